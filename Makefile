@@ -1,0 +1,43 @@
+# pg_background: SQL in background workers
+#
+#   make, make install, make installcheck   as for any PGXS extension; PG_CONFIG=… picks the server
+#   make demo                               a short tour on a throw-away cluster
+#   make check                              every test on every server version of this machine
+#
+# demo and check install what they miss from the distribution, so they must
+# work where there is no pg_config yet.
+
+here := $(dir $(lastword $(MAKEFILE_LIST)))
+
+standalone = check demo
+
+ifneq ($(filter $(standalone),$(MAKECMDGOALS)),)
+
+.PHONY: $(standalone)
+
+check:
+	$(here)packaging-tests/check
+
+demo:
+	$(here)docs/demo
+
+else
+
+EXTENSION = pg_background
+MODULES = pg_background
+DATA = $(notdir $(wildcard $(here)pg_background--*.sql))
+
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+
+REGRESS = $(patsubst %.sql,%,$(notdir $(wildcard $(here)sql/*.sql)))
+ISOLATION = $(patsubst %.spec,%,$(notdir $(wildcard $(here)specs/*.spec)))
+TAP_TESTS = 1
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(wildcard $(PGXS)),)
+$(error $(PG_CONFIG) leads to no server headers: install postgresql-server-dev-NN, or give PG_CONFIG=/path/to/pg_config)
+endif
+include $(PGXS)
+
+endif
