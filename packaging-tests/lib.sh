@@ -1,0 +1,132 @@
+# shellcheck shell=bash
+# Sourced by docs/demo and by the scripts of this folder: what they need of the
+# machine, and a copy of the sources to build and test in, so that neither the
+# checkout nor the server's own directories are written to.
+
+# The caller's make, server and locale settings are not those of a test.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES TMPDIR "${!PG@}"
+export LC_ALL=C.UTF-8
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+die() {
+    echo "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# Servers refuse to run as root.
+unprivileged() {
+    if [ "$(id -u)" = 0 ]; then
+        runuser -u postgres -- env HOME="$work" "$@"
+    else
+        "$@"
+    fi
+}
+
+installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# need PACKAGE...: installs those that are missing.
+need() {
+    local package missing=()
+    for package; do
+        installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "Installing ${missing[*]}"
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
+        die "There is no sudo here. As root: apt-get install ${missing[*]}"
+
+    # A server package would otherwise create and start a cluster "main".
+    local no_main=/etc/postgresql-common/createcluster.d/pg_background-no-main.conf status=0
+    as_root mkdir -p "${no_main%/*}"
+    echo 'create_main_cluster = false' | as_root tee "$no_main" >/dev/null
+    # A third party's repository that is down is no reason to stop here.
+    as_root apt-get -qq update || true
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -y --no-install-recommends install "${missing[@]}" </dev/null || status=$?
+    as_root rm -f "$no_main"
+    as_root rmdir --ignore-fail-on-non-empty "${no_main%/*}"
+    return $status
+}
+
+# The majors installed here, oldest first.
+servers() {
+    local postgres
+    for postgres in /usr/lib/postgresql/*/bin/postgres; do
+        [ ! -x "$postgres" ] || basename "${postgres%/bin/postgres}"
+    done | sort -n
+}
+
+need_server() {
+    [ -n "$(servers)" ] || need postgresql
+}
+
+# test_packages NN...: what building and testing for these majors takes.
+test_packages() {
+    echo make gcc libc6-dev clang libipc-run-perl
+    local version
+    for version; do
+        echo "postgresql-$version" "postgresql-server-dev-$version"
+    done
+}
+
+# Sets $work, a folder that goes away with the script.
+make_work() {
+    work=$(mktemp -d /tmp/pg_background.XXXXXX)
+    trap 'rm -rf "$work"' EXIT
+    chmod 755 "$work"
+    cd "$work" || exit
+}
+
+# stage NN: copies the sources to $work/NN.
+stage() {
+    mkdir "$work/$1"
+    tar -C "$top" --exclude-vcs -cf - . | tar -C "$work/$1" --no-same-owner -xf -
+    [ "$(id -u)" != 0 ] || chown -R postgres: "$work"
+}
+
+# build NN [make variables...]: a build from nothing of what is staged.
+build() {
+    local version=$1
+    shift
+    unprivileged make -s -C "$work/$version" \
+        PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" clean all "$@"
+}
+
+# Installs the build below $work/NN.root and writes the settings that let a
+# server find it there, by its SQL name in $libdir and by the bare library name
+# that a background worker is registered with: $work/NN.conf has only these,
+# $work/NN.cluster.conf also those that the tests ask of their cluster.
+install_staged() {
+    local version=$1 root=$work/$1.root
+    local pg_config=/usr/lib/postgresql/$1/bin/pg_config
+    unprivileged make -s -C "$work/$version" PG_CONFIG="$pg_config" DESTDIR="$root" install
+    {
+        # Debian's servers before 18 have a setting of their own for this.
+        if [ "$version" -lt 18 ]; then
+            echo "extension_destdir = '$root'"
+        else
+            echo "extension_control_path = '$root$("$pg_config" --sharedir):\$system'"
+        fi
+        echo "dynamic_library_path = '$root$("$pg_config" --pkglibdir):\$libdir'"
+    } >"$work/$version.conf"
+    cat "$top/packaging-tests/cluster.conf" "$work/$version.conf" >"$work/$version.cluster.conf"
+}
+
+# with_cluster NN COMMAND...: runs the command on a throw-away cluster that can
+# load what install_staged has installed.
+with_cluster() {
+    local version=$1
+    shift
+    unprivileged pg_virtualenv -v "$version" -o "include=$work/$version.cluster.conf" "$@"
+}
