@@ -22,12 +22,13 @@ as_root() {
     fi
 }
 
-# Servers refuse to run as root.
+# Servers refuse to run as root. All that a test leaves goes with $work.
 unprivileged() {
+    local command=(env HOME="$work" TMPDIR="$work" "$@")
     if [ "$(id -u)" = 0 ]; then
-        runuser -u postgres -- env HOME="$work" "$@"
+        runuser -u postgres -- "${command[@]}"
     else
-        "$@"
+        "${command[@]}"
     fi
 }
 
