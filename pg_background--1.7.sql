@@ -198,7 +198,8 @@ BEGIN
 
     FOR command IN
         WITH object AS (
-            SELECT 'FUNCTION ' || p.oid::regprocedure AS name, p.pronamespace AS schema_id, p.proowner AS owner, p.proacl AS acl
+            SELECT 'FUNCTION ' || p.oid::regprocedure AS name,
+                   p.pronamespace AS schema_id, p.proowner AS owner, p.proacl AS acl
             FROM pg_extension e
             JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
             JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
@@ -291,8 +292,8 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgbackground_role') THEN
         CREATE ROLE pgbackground_role NOLOGIN;
-        COMMENT ON ROLE pgbackground_role IS 'may use pg_background';
     END IF;
+    COMMENT ON ROLE pgbackground_role IS 'may use pg_background';
 
     FOR command IN
         WITH object AS (
