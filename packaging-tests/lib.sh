@@ -72,13 +72,17 @@ need_server() {
     [ -n "$(servers)" ] || need postgresql
 }
 
-# test_packages NN...: what building and testing for these majors takes.
+# What building for these majors takes, one package a line.
+build_packages() {
+    printf '%s\n' make gcc libc6-dev postgresql-common
+    printf 'postgresql-server-dev-%s\n' "$@"
+}
+
+# What building and testing takes.
 test_packages() {
-    echo make gcc libc6-dev clang libipc-run-perl
-    local version
-    for version; do
-        echo "postgresql-$version" "postgresql-server-dev-$version"
-    done
+    build_packages "$@"
+    printf '%s\n' clang libipc-run-perl
+    printf 'postgresql-%s\n' "$@"
 }
 
 # Sets $work, a folder that goes away with the script.
