@@ -1,0 +1,2969 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg_background.c
+ *		Run SQL in background workers of the server.
+ *
+ * A session (the launcher) hands an SQL string to a background worker, goes
+ * on with its own work, and later waits for the job, reads its rows, cancels
+ * it or forgets it.  The job is a transaction of its own.
+ *
+ * There are two things here, which must not be mixed up:
+ *
+ *	 - A Job is what a handle names: one SQL string, its outcome, its rows.
+ *	   It is known by its cookie.
+ *	 - A Worker is a process with a dynamic shared memory segment that holds
+ *	   two shm_mq queues.  It is known by its PID.
+ *
+ *	   session (launcher)                               background worker
+ *	   ------------------                               -----------------
+ *	   jobs: cookie -> Job                              main loop:
+ *	   workers: each with one segment                     take a request
+ *		 request queue ---- sql, settings, user ------>   run it
+ *		 result queue  <--- rows, notices, tag, error --  say done
+ *
+ * A job has a worker while it runs; a worker has one job at a time.
+ *
+ * Everything that a worker has to say goes through its result queue, in
+ * order, as a stream of frames (see FrameKind).  All that a session knows
+ * about a job it has learnt from that stream, in one function, pump_worker().
+ * Every SQL function calls it, directly or through wait_for_job(), and what
+ * nobody has asked for yet is kept in the job's own tuplestore, which is
+ * session-long and spills to disk.  Hence waiting never deadlocks on a full
+ * queue, and a job's outcome outlives the transaction that launched it.
+ *
+ * Nothing polls: the launcher sleeps on its latch, which the queue and the
+ * postmaster (bgw_notify_pid) set.
+ *
+ * The file reads from the top: what depends on the server's version; what the
+ * two processes share; the launcher's side (workers, the stream, settings,
+ * waiting, jobs); the SQL functions, which are a few lines each over that;
+ * and the worker's side (the stream, settings, running a job, the main loop).
+ *
+ * Copyright (c) 2026, pg_background contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "commands/tablespace.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "jit/jit.h"
+#include "lib/ilist.h"
+#include "libpq/pqformat.h"
+#include "libpq/pqmq.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "parser/analyze.h"
+#include "pgstat.h"
+#include "port/atomics.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "replication/slot.h"
+#include "storage/dsm.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "storage/procsignal.h"
+#include "storage/shm_mq.h"
+#include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/ps_status.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+/*
+ * PQcommMethods is declared in a header that also pulls in the headers of
+ * OpenSSL and GSSAPI, for the members of struct Port, which is not used here.
+ * Nobody should have to install those to build this file.
+ */
+#undef USE_OPENSSL
+#undef ENABLE_GSS
+#include "libpq/libpq.h"
+
+PG_MODULE_MAGIC;
+
+/* ----------------------------------------------------------------
+ *		What depends on the server's version
+ *
+ * Each difference has one name here; nothing below tests PG_VERSION_NUM.
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Can a background worker connect as a role that has no LOGIN attribute?
+ * Where it cannot, see "hold_user" in Request.
+ */
+#if PG_VERSION_NUM >= 170000
+#define CONNECTION_FLAGS	BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define CONNECTION_FLAGS	0
+#endif
+
+/*
+ * What pg_stat_activity shows while we sleep: from 17 on, a name of our own.
+ * *known keeps what the server knows the name by.
+ */
+static uint32
+wait_event(uint32 *known, const char *name)
+{
+	if (*known == 0)
+#if PG_VERSION_NUM >= 170000
+		*known = WaitEventExtensionNew(name);
+#else
+		*known = PG_WAIT_EXTENSION;
+#endif
+	return *known;
+}
+
+/* Send a message without waiting; flush says to let the receiver know now. */
+static shm_mq_result
+send_nowait(shm_mq_handle *queue, shm_mq_iovec *iov, int iovcnt, bool flush)
+{
+#if PG_VERSION_NUM >= 150000
+	return shm_mq_sendv(queue, iov, iovcnt, true, flush);
+#else
+	return shm_mq_sendv(queue, iov, iovcnt, true);
+#endif
+}
+
+static struct config_generic **
+all_settings(int *count)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(count);
+#else
+	*count = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
+static double
+real_setting(struct config_generic *record)
+{
+#if PG_VERSION_NUM >= 190000
+	return *record->_real.variable;
+#else
+	return *((struct config_real *) record)->variable;
+#endif
+}
+
+static List *
+analyze_and_rewrite(RawStmt *parsetree, const char *sql)
+{
+#if PG_VERSION_NUM >= 150000
+	return pg_analyze_and_rewrite_fixedparams(parsetree, sql, NULL, 0, NULL);
+#else
+	return pg_analyze_and_rewrite(parsetree, sql, NULL, 0, NULL);
+#endif
+}
+
+static void
+run_portal(Portal portal, DestReceiver *receiver, QueryCompletion *qc)
+{
+#if PG_VERSION_NUM >= 180000
+	(void) PortalRun(portal, FETCH_ALL, true, receiver, receiver, qc);
+#else
+	(void) PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, qc);
+#endif
+}
+
+static MinimalTuple
+form_minimal_tuple(TupleDesc desc, Datum *values, bool *isnull)
+{
+#if PG_VERSION_NUM >= 180000
+	return heap_form_minimal_tuple(desc, values, isnull, 0);
+#else
+	return heap_form_minimal_tuple(desc, values, isnull);
+#endif
+}
+
+/* Make a descriptor usable whose attributes were copied in as bytes. */
+static void
+finish_tuple_desc(TupleDesc desc)
+{
+#if PG_VERSION_NUM >= 180000
+	for (int i = 0; i < desc->natts; i++)
+		populate_compact_attribute(desc, i);
+#endif
+#if PG_VERSION_NUM >= 190000
+	TupleDescFinalize(desc);
+#endif
+}
+
+/* The server stops a query early where transaction_timeout is shorter. */
+static bool
+statement_timeout_applies(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return StatementTimeout > 0 &&
+		(StatementTimeout < TransactionTimeout || TransactionTimeout == 0);
+#else
+	return StatementTimeout > 0;
+#endif
+}
+
+/* ----------------------------------------------------------------
+ *		What launcher and worker share
+ * ----------------------------------------------------------------
+ */
+
+#define LIBRARY_NAME		"pg_background"
+#define WORKER_NAME			"pg_background"
+
+/* Limits of the SQL interface; sizes in bytes, times in milliseconds. */
+#define PREVIEW_SIZE		120
+#define LAST_ERROR_SIZE		512
+#define MAX_TIMEOUT			3600000
+#define MAX_QUEUE_SIZE		((int32) (MaxAllocSize / 2))
+
+/* Small messages are gathered until they fill this many bytes. */
+#define GATHER_SIZE			8192
+
+/* The request queue holds at least this much, or the first request. */
+#define MIN_REQUEST_SIZE	16384
+
+/*
+ * The first bytes of every segment say which build of this library made it.
+ * A session that was open while the library was replaced on disk starts
+ * workers that load the new one; LAYOUT changes with every change of what
+ * follows SegmentHead, so that such a worker can tell.  SegmentHead never
+ * changes, so that it can also say so.
+ */
+#define MAGIC_FAMILY		UINT64CONST(0x70676267)
+#define LAYOUT				1
+#define SEGMENT_MAGIC \
+	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | (PG_VERSION_NUM / 10000))
+
+/*
+ * What a worker could not say through the queue: it is not there yet, or it
+ * is full and the process must end.  sqlerrcode is 0 where there is nothing.
+ */
+typedef struct LastWords
+{
+	int			sqlerrcode;
+	char		message[LAST_ERROR_SIZE];
+	char		hint[LAST_ERROR_SIZE];
+} LastWords;
+
+/* The part of a segment's head that every build of this library knows. */
+typedef struct SegmentHead
+{
+	uint64		magic;
+	pid_t		pid;			/* set by the worker */
+	/* Does the segment's pin still hold it?  See unpin_segment(). */
+	pg_atomic_uint32 pinned;
+	LastWords	last_words;
+} SegmentHead;
+
+/*
+ * The head of a segment; the request queue and the result queue follow.
+ * Beside the queues there is only what must be readable or settable while the
+ * other side is not reading its queue.
+ */
+typedef struct WorkerShared
+{
+	SegmentHead head;
+
+	/* Set by the launcher before the worker starts */
+	Oid			database;
+	Oid			login_user;		/* who the worker connects as */
+	Size		request_queue;	/* offsets from the segment's start */
+	Size		result_queue;
+	pid_t		launcher_pid;
+	dsm_handle	launcher_segment;	/* where the launcher is a worker itself */
+
+	/* Is the launcher asleep until this worker's job has ended? */
+	pg_atomic_uint32 launcher_waits;
+	/* Set by the launcher to cancel a job that has not begun */
+	pg_atomic_uint32 canceled;
+	/* Set by the worker, for those who look at a job that says nothing */
+	pg_atomic_uint32 running;
+} WorkerShared;
+
+/*
+ * One request, a message of the request queue.  The settings and the SQL
+ * string follow.
+ */
+typedef struct Request
+{
+	Oid			session_user;
+	Oid			role;			/* InvalidOid = none */
+
+	/*
+	 * Where the launcher is inside a SECURITY DEFINER function whose owner a
+	 * worker cannot connect as: that owner, to be held as the current user
+	 * with SECURITY_LOCAL_USERID_CHANGE over every transaction of the job.
+	 */
+	Oid			hold_user;
+
+	bool		discard;		/* nobody will read rows or notices */
+	bool		last;			/* end the process after this job */
+	Size		settings_size;
+	Size		sql_size;		/* with its terminator */
+} Request;
+
+/*
+ * What a worker says.  A message of the result queue is a sequence of frames,
+ * each a FrameHeader and its data, MAXALIGNed so that a tuple can be used
+ * where it lies.
+ */
+typedef enum FrameKind
+{
+	FRAME_ROW_DESCRIPTION = 'T',	/* pg_attribute structs */
+	FRAME_ROW = 'D',			/* a MinimalTuple */
+	FRAME_ROW_PART = 'd',		/* a part of a large one, another follows */
+	FRAME_NOTICE = 'N',			/* encoding, protocol message body */
+	FRAME_ERROR = 'E',			/* the same */
+	FRAME_COMMAND = 'C',		/* CommandFrame */
+	FRAME_DONE = 'Z'			/* DoneFrame */
+} FrameKind;
+
+typedef struct FrameHeader
+{
+	uint32		size;			/* of the data, without padding */
+	uint32		kind;
+} FrameHeader;
+
+#define FRAME_HEADER_SIZE	MAXALIGN(sizeof(FrameHeader))
+
+typedef struct CommandFrame
+{
+	char		tag[COMPLETION_TAG_BUFSIZE];
+} CommandFrame;
+
+typedef struct DoneFrame
+{
+	bool		canceled;		/* by a query cancel, not by a time-out */
+} DoneFrame;
+
+/* The worker's own segment, NULL in any other process */
+static WorkerShared *my_shared = NULL;
+static dsm_handle my_segment = 0;
+
+PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
+
+/* ----------------------------------------------------------------
+ *		The launcher: what a session knows
+ * ----------------------------------------------------------------
+ */
+
+struct Job;
+
+/*
+ * A process, as its launcher knows it.  All of it lives in its context.
+ *
+ * The handle is palloc'd by RegisterDynamicBackgroundWorker() in the context
+ * that is current there, and is the caller's to free: the server keeps no
+ * pointer to it.  Hence it lives and dies with the worker's context.
+ */
+typedef struct Worker
+{
+	dlist_node	node;			/* in workers, or in leaving_workers */
+	MemoryContext context;
+	BackgroundWorkerHandle *handle;
+	pid_t		pid;
+	dsm_segment *segment;		/* NULL once it was let go */
+	WorkerShared *shared;
+	shm_mq_handle *requests;
+	shm_mq_handle *results;
+	struct Job *job;
+
+	/* The message that is being taken apart, and how far we are */
+	char	   *message;
+	Size		message_size;
+	Size		message_pos;
+} Worker;
+
+/*
+ * A job, as its launcher knows it.  All of it lives in its context, but for
+ * the files of its tuplestore.
+ */
+typedef struct Job
+{
+	int64		cookie;			/* hash key */
+	dlist_node	node;			/* in jobs, in the order of launch */
+	MemoryContext context;
+	Worker	   *worker;			/* NULL once the job has ended */
+	pid_t		pid;
+	Oid			user_id;
+	TimestampTz launched_at;
+	int32		queue_size;
+	char	   *sql;
+	bool		submitted;		/* its result is never read */
+	bool		cancel_requested;
+	bool		consumed;		/* rows went to a reader that was interrupted */
+
+	/* Learnt from the stream */
+	bool		canceled;
+	TupleDesc	desc;			/* NULL where no rows came */
+	Tuplestorestate *rows;		/* those that nobody has asked for yet */
+	bool		rows_torn;		/* storing a row failed */
+	MinimalTuple part;			/* a large row, as far as it has come */
+	Size		part_size;
+	List	   *tags;			/* of char * */
+	List	   *notices;		/* of ErrorData * */
+	ErrorData  *error;
+
+	/* Who is reading right now */
+	struct ReturnSetInfo *reader;
+} Job;
+
+typedef struct JobEntry
+{
+	int64		cookie;
+	Job		   *job;
+} JobEntry;
+
+static MemoryContext launcher_context = NULL;
+static HTAB *jobs_by_cookie = NULL;
+static dlist_head jobs = DLIST_STATIC_INIT(jobs);
+static dlist_head workers = DLIST_STATIC_INIT(workers);
+
+/*
+ * Workers that have said done, but whose processes may still hold a slot.
+ * See reap_workers().
+ */
+static dlist_head leaving_workers = DLIST_STATIC_INIT(leaving_workers);
+
+static uint32 launch_wait_event = 0;
+static uint32 job_wait_event = 0;
+static uint32 send_wait_event = 0;
+static uint32 request_wait_event = 0;
+
+/*
+ * Copy a text for display, cut to so many bytes, on a character boundary and
+ * with "..." at its end where it is longer.
+ */
+static char *
+clip_text(const char *text, int limit)
+{
+	int			len = strlen(text);
+
+	if (len <= limit)
+		return pstrdup(text);
+	len = pg_mbcliplen(text, len, limit - 3);
+	return psprintf("%.*s...", len, text);
+}
+
+/* ----------------------------------------------------------------
+ *		The launcher: workers
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Let go of the pin that holds a segment until its worker has mapped it.
+ *
+ * dsm_create() gives a segment that lasts as long as somebody maps it.  A
+ * session that launches and ends at once would take it away from under the
+ * worker that is just starting, so a pin holds it; whichever of worker and
+ * launcher is the first to call this removes the pin.
+ */
+static void
+unpin_segment(SegmentHead *head, dsm_handle handle)
+{
+	if (pg_atomic_exchange_u32(&head->pinned, 0) != 0)
+		dsm_unpin_segment(handle);
+}
+
+/*
+ * Forget the workers whose processes are gone, and with them their handles.
+ * Where wait is true, sleep until at least one is gone.  Returns false where
+ * none is gone, and with wait, where there was none to wait for.
+ *
+ * The server frees a slot only when the postmaster has seen the process end,
+ * some time after its job has ended.
+ */
+static bool
+reap_workers(bool wait)
+{
+	bool		reaped = false;
+
+	while (!dlist_is_empty(&leaving_workers))
+	{
+		dlist_mutable_iter iter;
+
+		dlist_foreach_modify(iter, &leaving_workers)
+		{
+			Worker	   *worker = dlist_container(Worker, node, iter.cur);
+			pid_t		pid;
+
+			if (GetBackgroundWorkerPid(worker->handle, &pid) == BGWH_STOPPED)
+			{
+				dlist_delete(&worker->node);
+				MemoryContextDelete(worker->context);
+				reaped = true;
+			}
+		}
+		if (reaped || !wait)
+			break;
+
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
+						 wait_event(&launch_wait_event, "PgBackgroundLaunch"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return reaped;
+}
+
+/*
+ * Let a worker go.  Unmapping its segment detaches both queues; that is how
+ * the worker learns that nobody will send it anything more, or read what it
+ * says.  Where it still runs a job, the job goes on to its end.
+ *
+ * A worker that has ended its job is remembered until its process is gone.
+ */
+static void
+release_worker(Worker *worker, bool ended)
+{
+	elog(DEBUG2, "pg_background: cleaning up worker pid=%d",
+		 (int) worker->pid);
+
+	worker->job->worker = NULL;
+	dlist_delete(&worker->node);
+
+	unpin_segment(&worker->shared->head,
+				  dsm_segment_handle(worker->segment));
+	shm_mq_detach(worker->requests);
+	shm_mq_detach(worker->results);
+	dsm_detach(worker->segment);
+
+	if (ended)
+		dlist_push_tail(&leaving_workers, &worker->node);
+	else
+		MemoryContextDelete(worker->context);
+}
+
+/*
+ * Make a segment with room for a request of so many bytes and for a result
+ * queue of so many, and map it for as long as the session lasts.
+ */
+static void
+create_segment(Worker *worker, Oid login_user, Size request_size,
+			   Size queue_size)
+{
+	WorkerShared *shared;
+	Size		request_queue = MAXALIGN(sizeof(WorkerShared));
+	Size		result_queue;
+	shm_mq	   *queue;
+
+	/* The queue needs its own header and a length word, too. */
+	request_size = Max(request_size, MIN_REQUEST_SIZE) + shm_mq_minimum_size;
+	result_queue = request_queue + MAXALIGN(request_size) + MAXIMUM_ALIGNOF;
+	worker->segment = dsm_create(result_queue + queue_size, 0);
+	dsm_pin_mapping(worker->segment);
+
+	shared = dsm_segment_address(worker->segment);
+	memset(shared, 0, sizeof(WorkerShared));
+	shared->head.magic = SEGMENT_MAGIC;
+	shared->database = MyDatabaseId;
+	shared->login_user = login_user;
+	shared->request_queue = request_queue;
+	shared->result_queue = result_queue;
+	shared->launcher_pid = MyProcPid;
+	shared->launcher_segment = my_segment;
+	pg_atomic_init_u32(&shared->head.pinned, 0);
+	pg_atomic_init_u32(&shared->launcher_waits, 0);
+	pg_atomic_init_u32(&shared->canceled, 0);
+	pg_atomic_init_u32(&shared->running, 0);
+	worker->shared = shared;
+
+	queue = shm_mq_create((char *) shared + request_queue,
+						  result_queue - request_queue);
+	shm_mq_set_sender(queue, MyProc);
+	worker->requests = shm_mq_attach(queue, worker->segment, NULL);
+
+	queue = shm_mq_create((char *) shared + result_queue, queue_size);
+	shm_mq_set_receiver(queue, MyProc);
+	worker->results = shm_mq_attach(queue, worker->segment, NULL);
+}
+
+static bool
+can_log_in(Oid user)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(user));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", user)));
+	result = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * Say whom a worker must connect as, and what its request must say of users,
+ * so that nothing that the job runs can make it a user that the code which
+ * launches it could not have become.
+ *
+ * Errors: 42501 in a security-restricted operation, where code of one user
+ * runs with the rights of another who may not know of it.
+ */
+static Oid
+choose_user(Request *request)
+{
+	Oid			user;
+	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+
+	if (context & SECURITY_RESTRICTED_OPERATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot launch a background job within security-restricted operation")));
+
+	/*
+	 * Inside a SECURITY DEFINER function or the like, a worker that is
+	 * connected as the owner itself cannot become the caller.
+	 */
+	if ((context & SECURITY_LOCAL_USERID_CHANGE) &&
+		(CONNECTION_FLAGS != 0 || can_log_in(user)))
+	{
+		request->session_user = user;
+		return user;
+	}
+
+	/* Where that is impossible, the job is as locked in as we are. */
+	if (context & SECURITY_LOCAL_USERID_CHANGE)
+		request->hold_user = user;
+
+	request->session_user = GetSessionUserId();
+	request->role = GetCurrentRoleId();
+	return GetAuthenticatedUserId();
+}
+
+/*
+ * Start a process for a job, and wait until it has a PID.  It need not have
+ * mapped the segment then, nor connected.
+ *
+ * On error the job has a worker that is to be let go, or none.
+ *
+ * Errors: 53000 where no slot is free, 57P01 where the postmaster is gone,
+ * those of dsm_create(), and whatever interrupts us.
+ */
+static void
+start_worker(Job *job, Oid login_user, Size request_size)
+{
+	Worker	   *worker;
+	MemoryContext context;
+	MemoryContext oldcontext;
+	BackgroundWorker registration;
+
+	context = AllocSetContextCreate(launcher_context, "pg_background worker",
+									ALLOCSET_SMALL_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	worker = palloc0(sizeof(Worker));
+	worker->context = context;
+	create_segment(worker, login_user, request_size, job->queue_size);
+	dlist_push_tail(&workers, &worker->node);
+	worker->job = job;
+	job->worker = worker;
+
+	dsm_pin_segment(worker->segment);
+	pg_atomic_write_u32(&worker->shared->head.pinned, 1);
+
+	memset(&registration, 0, sizeof(registration));
+	registration.bgw_flags =
+		BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	registration.bgw_start_time = BgWorkerStart_ConsistentState;
+	registration.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(registration.bgw_library_name, LIBRARY_NAME, BGW_MAXLEN);
+	strlcpy(registration.bgw_function_name, "pg_background_worker_main",
+			BGW_MAXLEN);
+	strlcpy(registration.bgw_name, WORKER_NAME, BGW_MAXLEN);
+	strlcpy(registration.bgw_type, WORKER_NAME, BGW_MAXLEN);
+	registration.bgw_main_arg =
+		UInt32GetDatum(dsm_segment_handle(worker->segment));
+	registration.bgw_notify_pid = MyProcPid;
+
+	while (!RegisterDynamicBackgroundWorker(&registration, &worker->handle))
+	{
+		if (!reap_workers(true))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("could not register background process"),
+					 errdetail("No background worker slot is free."),
+					 errhint("You might need to increase \"max_worker_processes\".")));
+	}
+
+	/* Without the handle, a worker that dies unattached would go unnoticed. */
+	shm_mq_set_handle(worker->requests, worker->handle);
+	shm_mq_set_handle(worker->results, worker->handle);
+
+	switch (WaitForBackgroundWorkerStartup(worker->handle, &worker->pid))
+	{
+		case BGWH_STARTED:
+			break;
+		case BGWH_POSTMASTER_DIED:
+			ereport(ERROR,
+					(errcode(ERRCODE_ADMIN_SHUTDOWN),
+					 errmsg("cannot start background processes without postmaster"),
+					 errhint("Kill all remaining database processes and restart the database.")));
+			break;
+		default:
+
+			/*
+			 * It may have started and ended already, leaving word of why; if
+			 * it has not even come to that, no process was started.
+			 */
+			worker->pid = worker->shared->head.pid;
+			if (worker->pid == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						 errmsg("could not start background process"),
+						 errhint("More details may be available in the server log.")));
+	}
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Ask a worker to cancel its job, as pg_cancel_backend() would.  The worker
+ * is asked through its segment, too: it may not have begun.
+ */
+static void
+cancel_worker(Worker *worker)
+{
+	pid_t		pid;
+
+	pg_atomic_write_u32(&worker->shared->canceled, 1);
+
+	/* The postmaster may have given the PID to another process. */
+	if (GetBackgroundWorkerPid(worker->handle, &pid) == BGWH_STARTED)
+		kill(pid, SIGINT);
+}
+
+/* ----------------------------------------------------------------
+ *		The launcher: what a worker says
+ * ----------------------------------------------------------------
+ */
+
+/* Free all that a session knows about a job; the job itself, if any, goes on. */
+static void
+forget_job(Job *job)
+{
+	if (job->worker != NULL)
+		release_worker(job->worker, false);
+	if (job->rows != NULL)
+		tuplestore_end(job->rows);
+	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
+	dlist_delete(&job->node);
+	MemoryContextDelete(job->context);
+}
+
+/* Bring one field of a message into the database's encoding. */
+static void
+convert_field(char **field, int encoding)
+{
+	if (*field != NULL && encoding != PG_SQL_ASCII)
+		*field = pg_any_to_server(*field, strlen(*field), encoding);
+}
+
+/*
+ * Take apart a protocol message that the server has made of an error or a
+ * notice.  Its encoding is what the job's client_encoding was.
+ */
+static ErrorData *
+parse_message(char *data, Size size)
+{
+	ErrorData  *edata = palloc0(sizeof(ErrorData));
+	StringInfoData msg;
+	uint32		encoding;
+
+	initStringInfo(&msg);
+	appendBinaryStringInfo(&msg, data, size);
+	encoding = pq_getmsgint(&msg, 4);
+	pq_parse_errornotice(&msg, edata);
+	pfree(msg.data);
+
+	convert_field(&edata->message, encoding);
+	convert_field(&edata->detail, encoding);
+	convert_field(&edata->hint, encoding);
+	convert_field(&edata->context, encoding);
+	convert_field(&edata->internalquery, encoding);
+	return edata;
+}
+
+/* Make an error that no message tells of. */
+static ErrorData *
+make_error(int sqlerrcode, const char *message, const char *hint)
+{
+	ErrorData  *edata = palloc0(sizeof(ErrorData));
+
+	edata->elevel = ERROR;
+	edata->sqlerrcode = sqlerrcode;
+	edata->message = pstrdup(message);
+	if (hint[0] != '\0')
+		edata->hint = pstrdup(hint);
+	edata->assoc_context = CurrentMemoryContext;
+	return edata;
+}
+
+/* An anonymous record's type is known only to the session that made it. */
+static bool
+is_anonymous(Oid type)
+{
+	return type == RECORDOID || type == RECORDARRAYOID;
+}
+
+/*
+ * Compare the rows of a job with a caller's column definition list.  Returns
+ * the index of the first column that differs, -1 where there is none.
+ *
+ * As the server does where a function returns record, only the types are
+ * compared, not their modifiers.  A domain may be read as its base type.
+ */
+static int
+find_mismatch(TupleDesc actual, TupleDesc expected)
+{
+	for (int i = 0; i < actual->natts && i < expected->natts; i++)
+	{
+		Oid			type = TupleDescAttr(actual, i)->atttypid;
+		Oid			wanted = TupleDescAttr(expected, i)->atttypid;
+
+		if (is_anonymous(type) ||
+			(type != wanted && getBaseType(type) != wanted))
+			return i;
+	}
+	return actual->natts == expected->natts ? -1 :
+		Min(actual->natts, expected->natts);
+}
+
+/*
+ * Complain where the rows of a job are not what the caller expects.
+ *
+ * Errors: 42804, or 0A000 for an anonymous record.
+ */
+static void
+check_row_type(TupleDesc actual, TupleDesc expected)
+{
+	const char *message = "remote query result rowtype does not match the specified FROM clause rowtype";
+	int			column = find_mismatch(actual, expected);
+	Form_pg_attribute attr;
+
+	if (column < 0)
+		return;
+	attr = column < actual->natts ? TupleDescAttr(actual, column) : NULL;
+
+	if (attr != NULL && is_anonymous(attr->atttypid))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of the remote query result is an anonymous record",
+						NameStr(attr->attname)),
+				 errhint("Cast it to a named composite type.")));
+
+	if (actual->natts != expected->natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg_internal("%s", message),
+				 errdetail_plural("Returned row contains %d column, but the query expects %d.",
+								  "Returned row contains %d columns, but the query expects %d.",
+								  actual->natts,
+								  actual->natts, expected->natts)));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg_internal("%s", message),
+			 errdetail("Column \"%s\" at position %d has type %s, but the query expects %s.",
+					   NameStr(attr->attname), column + 1,
+					   format_type_be(attr->atttypid),
+					   format_type_be(TupleDescAttr(expected, column)->atttypid))));
+}
+
+/* A tuplestore that lasts as long as the job, wherever it is filled from. */
+static Tuplestorestate *
+begin_job_rows(Job *job)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
+	ResourceOwner oldowner = CurrentResourceOwner;
+	Tuplestorestate *store;
+
+	/* It remembers the resource owner, which must not be a transaction's. */
+	CurrentResourceOwner = NULL;
+	store = tuplestore_begin_heap(false, true, work_mem);
+	CurrentResourceOwner = oldowner;
+	MemoryContextSwitchTo(oldcontext);
+	return store;
+}
+
+/*
+ * Keep a row: in the reader's tuplestore where there is a reader, else in the
+ * job's own.
+ *
+ * Errors: those of writing a temporary file.  Rows are missing then, and
+ * reading the result will say so.
+ */
+static void
+store_row(Job *job, MinimalTuple tuple)
+{
+	Tuplestorestate *store;
+	HeapTupleData htup;
+
+	if (job->reader != NULL)
+	{
+		store = job->reader->setResult;
+		job->consumed = true;
+	}
+	else
+	{
+		/* The tuplestore would look up the tablespaces without an owner. */
+		PrepareTempTablespaces();
+		if (job->rows == NULL)
+			job->rows = begin_job_rows(job);
+		store = job->rows;
+	}
+
+	htup.t_len = tuple->t_len + MINIMAL_TUPLE_OFFSET;
+	htup.t_data = (HeapTupleHeader) ((char *) tuple - MINIMAL_TUPLE_OFFSET);
+	ItemPointerSetInvalid(&htup.t_self);
+	htup.t_tableOid = InvalidOid;
+
+	job->rows_torn = true;
+	tuplestore_puttuple(store, &htup);
+	job->rows_torn = false;
+}
+
+/* Add a part to the large row that is arriving. */
+static void
+append_row_part(Job *job, char *data, Size size)
+{
+	if (job->part == NULL)
+	{
+		job->part = MemoryContextAllocHuge(job->context,
+										   ((MinimalTuple) data)->t_len);
+		job->part_size = 0;
+	}
+	memcpy((char *) job->part + job->part_size, data, size);
+	job->part_size += size;
+}
+
+static void
+drop_row_part(Job *job)
+{
+	if (job->part != NULL)
+		pfree(job->part);
+	job->part = NULL;
+}
+
+/*
+ * Take the description of the rows that follow.  Where a command gives more
+ * than one result (a rule can do that), the last one counts, as it does for
+ * clients that send a simple-query message.
+ */
+static void
+take_row_description(Job *job, char *data, Size size)
+{
+	int			natts = size / ATTRIBUTE_FIXED_PART_SIZE;
+	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
+
+	if (job->rows != NULL)
+		tuplestore_clear(job->rows);
+	if (job->reader != NULL)
+		tuplestore_clear(job->reader->setResult);
+
+	job->desc = CreateTemplateTupleDesc(natts);
+	for (int i = 0; i < natts; i++)
+		memcpy(TupleDescAttr(job->desc, i),
+			   data + i * ATTRIBUTE_FIXED_PART_SIZE,
+			   ATTRIBUTE_FIXED_PART_SIZE);
+	finish_tuple_desc(job->desc);
+	MemoryContextSwitchTo(oldcontext);
+
+	/* What the reader cannot take is kept for one who can. */
+	if (job->reader != NULL &&
+		find_mismatch(job->desc, job->reader->expectedDesc) >= 0)
+		job->reader = NULL;
+}
+
+/* Take one frame of what a job says; "done" is its worker's to handle. */
+static void
+take_frame(Job *job, uint32 kind, char *data, Size size)
+{
+	MemoryContext oldcontext;
+
+	switch (kind)
+	{
+		case FRAME_ROW_DESCRIPTION:
+			take_row_description(job, data, size);
+			break;
+
+		case FRAME_ROW:
+			if (job->part != NULL)
+			{
+				append_row_part(job, data, size);
+				store_row(job, job->part);
+				drop_row_part(job);
+			}
+			else
+				store_row(job, (MinimalTuple) data);
+			break;
+
+		case FRAME_ROW_PART:
+			append_row_part(job, data, size);
+			break;
+
+		case FRAME_NOTICE:
+			oldcontext = MemoryContextSwitchTo(job->context);
+			job->notices = lappend(job->notices, parse_message(data, size));
+			MemoryContextSwitchTo(oldcontext);
+			break;
+
+		case FRAME_ERROR:
+			drop_row_part(job);
+			oldcontext = MemoryContextSwitchTo(job->context);
+			job->error = parse_message(data, size);
+			MemoryContextSwitchTo(oldcontext);
+			break;
+
+		case FRAME_COMMAND:
+			oldcontext = MemoryContextSwitchTo(job->context);
+			job->tags = lappend(job->tags,
+								pstrdup(((CommandFrame *) data)->tag));
+			MemoryContextSwitchTo(oldcontext);
+			break;
+
+		default:
+			elog(ERROR, "unrecognized frame kind in result queue: %u", kind);
+	}
+}
+
+/*
+ * A worker's process has ended without saying done.  Where it did not say why
+ * in the queue, it may have left word in the segment.
+ */
+static void
+worker_lost(Worker *worker)
+{
+	Job		   *job = worker->job;
+	LastWords  *last_words = &worker->shared->head.last_words;
+
+	if (job->error == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
+
+		if (last_words->sqlerrcode != 0)
+			job->error = make_error(last_words->sqlerrcode,
+									last_words->message, last_words->hint);
+		else
+			job->error = make_error(ERRCODE_CONNECTION_FAILURE,
+									psprintf("lost connection to worker process with PID %d",
+											 (int) worker->pid),
+									"More details may be available in the server log.");
+		MemoryContextSwitchTo(oldcontext);
+	}
+	release_worker(worker, true);
+}
+
+/*
+ * Receive what a worker has said, one message at a time, without waiting.
+ * Returns false where it has said nothing.
+ *
+ * Where a frame raises an error, the next call goes on with the frame after.
+ */
+static bool
+pump_worker(Worker *worker)
+{
+	Job		   *job = worker->job;
+
+	if (worker->message_pos >= worker->message_size)
+	{
+		void	   *data;
+
+		switch (shm_mq_receive(worker->results, &worker->message_size,
+							   &data, true))
+		{
+			case SHM_MQ_WOULD_BLOCK:
+				worker->message_size = worker->message_pos = 0;
+				return false;
+			case SHM_MQ_DETACHED:
+				worker_lost(worker);
+				return true;
+			case SHM_MQ_SUCCESS:
+				break;
+		}
+		worker->message = data;
+		worker->message_pos = 0;
+	}
+
+	while (worker->message_pos < worker->message_size)
+	{
+		char	   *start = worker->message + worker->message_pos;
+		FrameHeader *header = (FrameHeader *) start;
+		char	   *data = start + FRAME_HEADER_SIZE;
+
+		worker->message_pos += FRAME_HEADER_SIZE + MAXALIGN(header->size);
+		if (header->kind == FRAME_DONE)
+		{
+			job->canceled = ((DoneFrame *) data)->canceled;
+			release_worker(worker, true);
+			break;
+		}
+		take_frame(job, header->kind, data, header->size);
+	}
+	return true;
+}
+
+/* Receive what any worker has said; false where there was nothing. */
+static bool
+pump_workers(void)
+{
+	dlist_mutable_iter iter;
+	bool		progress = false;
+
+	dlist_foreach_modify(iter, &workers)
+		progress |= pump_worker(dlist_container(Worker, node, iter.cur));
+	return progress;
+}
+
+/* ----------------------------------------------------------------
+ *		The launcher: settings
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Settings that a job does not take over.  Users are set apart from these, by
+ * rules of their own; the transaction's properties are those of a transaction
+ * which the job is not part of; the client of a job is its launcher, which
+ * reads the database's encoding; and the seed is not a state but an action.
+ */
+static const char *const private_settings[] = {
+	"client_encoding", "role", "seed", "session_authorization",
+	"transaction_deferrable", "transaction_isolation", "transaction_read_only"
+};
+
+static bool
+is_shared_setting(struct config_generic *record)
+{
+	if (record->context < PGC_SU_BACKEND)
+		return false;
+	for (int i = 0; i < lengthof(private_settings); i++)
+	{
+		if (strcmp(record->name, private_settings[i]) == 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Collect all that a session can set: name, value as shown, exact value, and
+ * the context that may set it.  restore_settings() is the counterpart.
+ *
+ * The server has functions for this, SerializeGUCState() and
+ * RestoreGUCState(), made for parallel workers.  They would also take along
+ * the session's users, and make RESET in the job give the built-in defaults.
+ */
+static void
+collect_settings(StringInfo settings)
+{
+	int			count;
+	struct config_generic **records = all_settings(&count);
+
+	for (int i = 0; i < count; i++)
+	{
+		struct config_generic *record = records[i];
+		const char *shown;
+		char		exact[64];
+
+		if (!is_shared_setting(record))
+			continue;
+		shown = GetConfigOption(record->name, false, false);
+		appendBinaryStringInfo(settings, record->name,
+							   strlen(record->name) + 1);
+		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
+		if (record->vartype == PGC_REAL)
+		{
+			snprintf(exact, sizeof(exact), "%.17g", real_setting(record));
+			shown = exact;
+		}
+		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
+		appendStringInfoChar(settings, (char) record->context);
+	}
+}
+
+/* ----------------------------------------------------------------
+ *		The launcher: waiting
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Collect the sessions that cannot go on before this one does: this one, and,
+ * where it is itself a worker, its launcher if that is waiting for it, and so
+ * on upwards.
+ */
+static List *
+waiting_sessions(void)
+{
+	List	   *pids = list_make1_int(MyProcPid);
+	WorkerShared *shared = my_shared;
+	dsm_segment *attached = NULL;
+
+	while (shared != NULL && pg_atomic_read_u32(&shared->launcher_waits) != 0)
+	{
+		dsm_handle	handle = shared->launcher_segment;
+
+		pids = lappend_int(pids, (int) shared->launcher_pid);
+		if (attached != NULL)
+			dsm_detach(attached);
+		attached = handle != 0 ? dsm_attach(handle) : NULL;
+		shared = attached != NULL ? dsm_segment_address(attached) : NULL;
+	}
+	if (attached != NULL)
+		dsm_detach(attached);
+	return pids;
+}
+
+/*
+ * Does a process wait, directly or through others, for a lock that is held by
+ * a session which waits for that very process?
+ *
+ * The server's own deadlock check cannot see that: it knows of locks, not of
+ * us waiting on a latch.
+ */
+static bool
+is_deadlocked(pid_t pid)
+{
+	List	   *ours = waiting_sessions();
+	List	   *seen = list_make1_int((int) pid);
+	ListCell   *lc;
+
+	/* The list grows while we walk along it. */
+	foreach(lc, seen)
+	{
+		ArrayType  *blockers;
+		Datum	   *elems;
+		int			nelems;
+
+		blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids,
+														  Int32GetDatum(lfirst_int(lc))));
+		deconstruct_array(blockers, INT4OID, sizeof(int32), true,
+						  TYPALIGN_INT, &elems, NULL, &nelems);
+		for (int i = 0; i < nelems; i++)
+		{
+			int			blocker = DatumGetInt32(elems[i]);
+
+			if (list_member_int(ours, blocker))
+				return true;
+			seen = list_append_unique_int(seen, blocker);
+		}
+	}
+	return false;
+}
+
+/*
+ * Sleep until the latch is set or one of two moments has come, 0 meaning
+ * never.
+ */
+static void
+sleep_until(TimestampTz deadline, TimestampTz check_at)
+{
+	TimestampTz until = deadline;
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	long		timeout = 0;
+
+	if (until == 0 || (check_at != 0 && check_at < until))
+		until = check_at;
+	if (until != 0)
+	{
+		events |= WL_TIMEOUT;
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	}
+	(void) WaitLatch(MyLatch, events, timeout,
+					 wait_event(&job_wait_event, "PgBackgroundJob"));
+	ResetLatch(MyLatch);
+}
+
+/*
+ * Wait until a running job has said something, or has ended.  Returns false
+ * where the deadline has passed before; 0 means that there is none.
+ *
+ * What other jobs say meanwhile is received, too: one of them could be what
+ * this one waits for.
+ *
+ * Errors: 40P01 where there is no deadline and the job waits for a lock that
+ * this session holds; the job is canceled then.  Whatever interrupts us.
+ */
+static bool
+wait_for_progress(Job *job, TimestampTz deadline)
+{
+	TimestampTz check_at = 0;
+
+	while (job->worker != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+
+		if (pump_worker(job->worker))
+			return true;
+		if (pump_workers())
+			continue;
+
+		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+			return false;
+
+		if (deadline == 0)
+		{
+			TimestampTz now = GetCurrentTimestamp();
+
+			if (check_at != 0 && now >= check_at)
+			{
+				if (is_deadlocked(job->pid))
+				{
+					job->cancel_requested = true;
+					cancel_worker(job->worker);
+					ereport(ERROR,
+							(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+							 errmsg("deadlock detected"),
+							 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
+									   (int) job->pid),
+							 errhint("The job has been canceled.")));
+				}
+				check_at = 0;
+			}
+			if (check_at == 0)
+				check_at = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
+		}
+
+		pg_atomic_write_u32(&job->worker->shared->launcher_waits,
+							deadline == 0);
+		sleep_until(deadline, check_at);
+		pg_atomic_write_u32(&job->worker->shared->launcher_waits, 0);
+	}
+	return true;
+}
+
+/*
+ * Wait until a job has ended, or until so many milliseconds have passed; -1
+ * means for as long as it takes.  Returns whether the job has ended.
+ */
+static bool
+wait_for_job(Job *job, int timeout)
+{
+	TimestampTz deadline = 0;
+
+	if (timeout >= 0)
+		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	while (job->worker != NULL)
+	{
+		if (!wait_for_progress(job, deadline))
+			return false;
+	}
+	return true;
+}
+
+/* ----------------------------------------------------------------
+ *		The launcher: jobs
+ * ----------------------------------------------------------------
+ */
+
+static void
+init_launcher(void)
+{
+	HASHCTL		ctl;
+
+	if (launcher_context != NULL)
+		return;
+
+	launcher_context = AllocSetContextCreate(TopMemoryContext, "pg_background",
+											 ALLOCSET_DEFAULT_SIZES);
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(JobEntry);
+	ctl.hcxt = launcher_context;
+	jobs_by_cookie = hash_create("pg_background jobs", 64, &ctl,
+								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Make a cookie that nobody can guess, that is not 0 and not in use. */
+static int64
+make_cookie(void)
+{
+	int64		cookie;
+
+	do
+	{
+		if (!pg_strong_random(&cookie, sizeof(cookie)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random cookie")));
+	} while (cookie == 0 ||
+			 hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL) != NULL);
+	return cookie;
+}
+
+static Job *
+make_job(const char *sql, int32 queue_size, bool submitted)
+{
+	MemoryContext context;
+	MemoryContext oldcontext;
+	Job		   *job;
+	JobEntry   *entry;
+	int64		cookie = make_cookie();
+
+	context = AllocSetContextCreate(launcher_context, "pg_background job",
+									ALLOCSET_SMALL_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	job = palloc0(sizeof(Job));
+	job->cookie = cookie;
+	job->context = context;
+	job->user_id = GetUserId();
+	job->launched_at = GetCurrentTimestamp();
+	job->queue_size = queue_size;
+	job->sql = pstrdup(sql);
+	job->submitted = submitted;
+	MemoryContextSwitchTo(oldcontext);
+
+	entry = hash_search(jobs_by_cookie, &cookie, HASH_ENTER, NULL);
+	entry->job = job;
+	dlist_push_tail(&jobs, &job->node);
+	return job;
+}
+
+/*
+ * A process that has just started can have the PID of one that ended, of
+ * which this session still has a job.  Where PIDs are handles, the old one
+ * would be taken for the new one, so it is dropped.
+ *
+ * Errors: FATAL where the old job is of another user.  Then whoever uses the
+ * old handle would get at a job of a user that he is not.
+ */
+static void
+drop_stale_jobs(Job *job)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &jobs)
+	{
+		Job		   *stale = dlist_container(Job, node, iter.cur);
+
+		if (stale == job || stale->pid != job->pid)
+			continue;
+		if (stale->user_id != job->user_id)
+			ereport(FATAL,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("background worker with PID %d already exists",
+							(int) job->pid)));
+		forget_job(stale);
+	}
+}
+
+/* Hand a job to the worker that was started for it. */
+static void
+send_request(Job *job, Request *request, StringInfo settings)
+{
+	shm_mq_iovec iov[3];
+
+	iov[0].data = (char *) request;
+	iov[0].len = sizeof(Request);
+	iov[1].data = settings->data;
+	iov[1].len = settings->len;
+	iov[2].data = job->sql;
+	iov[2].len = request->sql_size;
+
+	/* A worker that is gone is noticed when its results are received. */
+	if (send_nowait(job->worker->requests, iov, 3, true) == SHM_MQ_WOULD_BLOCK)
+		elog(ERROR, "request does not fit into its queue");
+}
+
+/*
+ * Launch a job: start a worker and hand it the SQL string, the session's
+ * settings and what it must know of users.
+ *
+ * queue_size is that of the result queue in bytes.  Where submitted is true,
+ * nobody will read the result.
+ *
+ * Errors: 22023 for a queue size out of bounds, 25000 during a parallel
+ * operation, 42501 in a security-restricted operation, and those of
+ * start_worker().
+ */
+static Job *
+launch_job(text *sql, int32 queue_size, bool submitted)
+{
+	Job		   *job;
+	Request		request;
+	Oid			login_user;
+	StringInfoData settings;
+	char	   *preview;
+
+	PreventCommandIfParallelMode("pg_background_launch()");
+	if (queue_size < 0 || queue_size < shm_mq_minimum_size)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queue size must be at least %zu bytes",
+						shm_mq_minimum_size)));
+	if (queue_size > MAX_QUEUE_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queue size must not exceed %d bytes",
+						MAX_QUEUE_SIZE)));
+
+	init_launcher();
+	(void) pump_workers();
+	(void) reap_workers(false);
+
+	memset(&request, 0, sizeof(request));
+	login_user = choose_user(&request);
+	initStringInfo(&settings);
+	collect_settings(&settings);
+
+	job = make_job(text_to_cstring(sql), queue_size, submitted);
+	request.discard = submitted;
+	request.last = true;
+	request.settings_size = settings.len;
+	request.sql_size = strlen(job->sql) + 1;
+
+	PG_TRY();
+	{
+		start_worker(job, login_user,
+					 sizeof(request) + settings.len + request.sql_size);
+		job->pid = job->worker->pid;
+		drop_stale_jobs(job);
+		send_request(job, &request, &settings);
+	}
+	PG_CATCH();
+	{
+		forget_job(job);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	preview = clip_text(job->sql, PREVIEW_SIZE);
+	elog(DEBUG2, "pg_background: launched worker pid=%d cookie=" INT64_FORMAT " queue_size=%d preview='%s'",
+		 (int) job->pid, job->cookie, queue_size, preview);
+	pfree(preview);
+	pfree(settings.data);
+	return job;
+}
+
+/* May the current user see a job, and do with it what he likes? */
+static bool
+may_use_job(Job *job)
+{
+	return is_member_of_role(GetUserId(), job->user_id);
+}
+
+static Job *
+check_job_user(Job *job)
+{
+	if (!may_use_job(job))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for background worker with PID %d",
+						(int) job->pid)));
+	return job;
+}
+
+/* The job that a process was launched for last, or NULL. */
+static Job *
+find_job_of_pid(int32 pid)
+{
+	dlist_iter	iter;
+
+	dlist_reverse_foreach(iter, &jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		if (job->pid == pid)
+			return job;
+	}
+	return NULL;
+}
+
+/*
+ * Find the job that a PID (v1) is the handle of.
+ *
+ * Errors: 42704 where there is none, 42501 where it is another user's.
+ */
+static Job *
+get_job_v1(int32 pid)
+{
+	Job		   *job = find_job_of_pid(pid);
+
+	if (job == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("PID %d is not attached to this session", pid)));
+	return check_job_user(job);
+}
+
+/*
+ * Find the job that a PID and a cookie (v2) are the handle of.
+ *
+ * Errors: as above, and 55000 where the PID is right and the cookie is not.
+ */
+static Job *
+get_job_v2(int32 pid, int64 cookie)
+{
+	JobEntry   *entry = NULL;
+
+	if (jobs_by_cookie != NULL)
+		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
+	if (entry == NULL || entry->job->pid != pid)
+	{
+		(void) get_job_v1(pid);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cookie mismatch for PID %d", pid)));
+	}
+	return check_job_user(entry->job);
+}
+
+static const char *
+job_state(Job *job)
+{
+	if (job->worker != NULL)
+		return pg_atomic_read_u32(&job->worker->shared->running) != 0 ?
+			"running" : "starting";
+	if (job->error == NULL)
+		return "stopped";
+	if (job->canceled)
+		return "canceled";
+	/* By the time the grace has passed, it is the process that is ended. */
+	if (job->cancel_requested &&
+		(job->error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		 job->error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
+		return "canceled";
+	return "error";
+}
+
+/*
+ * Cancel a job that runs.  Where grace is not negative and the job has not
+ * ended after so many milliseconds, end its process, as
+ * pg_terminate_backend() would.
+ *
+ * Never SIGKILL: the postmaster would restart the whole cluster.
+ */
+static void
+cancel_job(Job *job, int grace)
+{
+	elog(DEBUG2, "pg_background: cancel requested for pid=%d cookie=" INT64_FORMAT,
+		 (int) job->pid, job->cookie);
+
+	while (job->worker != NULL && pump_worker(job->worker))
+		;
+	if (job->worker == NULL)
+		return;
+
+	job->cancel_requested = true;
+	cancel_worker(job->worker);
+	if (grace >= 0 && !wait_for_job(job, grace))
+		TerminateBackgroundWorker(job->worker->handle);
+}
+
+/* Raise again what a job has raised, an error or a notice. */
+static void
+raise_message(Job *job, ErrorData *message)
+{
+	ErrorData	edata = *message;
+	char	   *context = psprintf("background worker, pid %d", (int) job->pid);
+
+	/* A worker that ends does not end its launcher. */
+	edata.elevel = Min(edata.elevel, ERROR);
+	edata.context = edata.context != NULL ?
+		psprintf("%s\n%s", edata.context, context) : context;
+
+	/* The position is one in the job's string, not in the caller's. */
+	if (edata.cursorpos > 0 && edata.internalquery == NULL)
+	{
+		edata.internalpos = edata.cursorpos;
+		edata.internalquery = job->sql;
+		edata.cursorpos = 0;
+	}
+	ThrowErrorData(&edata);
+}
+
+static void
+raise_notices(Job *job)
+{
+	while (job->notices != NIL)
+	{
+		ErrorData  *notice = linitial(job->notices);
+
+		job->notices = list_delete_first(job->notices);
+		raise_message(job, notice);
+	}
+}
+
+/* Copy the rows that a job has kept to where its reader wants them. */
+static void
+copy_job_rows(Job *job, Tuplestorestate *store)
+{
+	TupleTableSlot *slot;
+
+	if (job->rows == NULL)
+		return;
+
+	slot = MakeSingleTupleTableSlot(job->desc, &TTSOpsMinimalTuple);
+	tuplestore_rescan(job->rows);
+	while (tuplestore_gettupleslot(job->rows, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		tuplestore_puttupleslot(store, slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * The result of a job that returned no rows: one row a command, with its tag.
+ *
+ * Errors: 42804 where the caller's column list is not a single text column.
+ */
+static void
+copy_job_tags(Job *job, Tuplestorestate *store, TupleDesc expected)
+{
+	ListCell   *lc;
+
+	if (expected->natts != 1 || TupleDescAttr(expected, 0)->atttypid != TEXTOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("remote query did not return a result set, but result rowtype is not a single text column")));
+
+	foreach(lc, job->tags)
+	{
+		Datum		value = CStringGetTextDatum((char *) lfirst(lc));
+		bool		isnull = false;
+
+		tuplestore_putvalues(store, expected, &value, &isnull);
+	}
+}
+
+/*
+ * Receive a job's whole result into its reader's tuplestore, and raise its
+ * notices.  Where the job has failed, that is all, and its error is the
+ * caller's to raise, whatever columns were expected.
+ *
+ * Errors: those of check_row_type() and copy_job_tags(), after which the
+ * result can still be read.
+ */
+static void
+read_job(Job *job, ReturnSetInfo *reader)
+{
+	TupleDesc	expected = reader->expectedDesc;
+
+	PG_TRY();
+	{
+		if (job->desc == NULL || find_mismatch(job->desc, expected) < 0)
+		{
+			copy_job_rows(job, reader->setResult);
+			job->reader = reader;
+		}
+		raise_notices(job);
+		while (job->worker != NULL)
+		{
+			(void) wait_for_progress(job, 0);
+			raise_notices(job);
+		}
+	}
+	PG_CATCH();
+	{
+		job->reader = NULL;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	job->reader = NULL;
+
+	if (job->error != NULL)
+		return;
+	if (job->rows_torn)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("the result of the job with PID %d is incomplete",
+						(int) job->pid),
+				 errdetail("A row could not be stored.")));
+	if (job->desc != NULL)
+		check_row_type(job->desc, expected);
+	else
+		copy_job_tags(job, reader->setResult, expected);
+}
+
+/*
+ * Prepare to return a set: check that the caller can take one and has said
+ * what columns it expects, and give him a tuplestore.
+ *
+ * Errors: 0A000.
+ */
+static ReturnSetInfo *
+begin_set(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext oldcontext;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		!(rsinfo->allowedModes & SFRM_Materialize))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
+	if (rsinfo->expectedDesc == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function returning record called in context that cannot accept type record"),
+				 errhint("Try calling the function in the FROM clause using a column definition list.")));
+
+	oldcontext = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult =
+		tuplestore_begin_heap(rsinfo->allowedModes & SFRM_Materialize_Random,
+							  false, work_mem);
+	rsinfo->setDesc = CreateTupleDescCopy(rsinfo->expectedDesc);
+	MemoryContextSwitchTo(oldcontext);
+	return rsinfo;
+}
+
+/*
+ * Return the result of a job as a set, and forget the job.
+ *
+ * Errors: 0A000 where the job was submitted, 55000 where an interrupted
+ * reader has taken rows, those of begin_set() and read_job(), the job's own.
+ */
+static Datum
+return_result(FunctionCallInfo fcinfo, Job *job)
+{
+	ReturnSetInfo *rsinfo;
+
+	PreventCommandIfParallelMode("pg_background_result()");
+	if (job->submitted)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("results are disabled for PID %d (submitted via pg_background_submit_v2)",
+						(int) job->pid)));
+	if (job->consumed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("results for PID %d have already been consumed",
+						(int) job->pid),
+				 errdetail("Reading them was interrupted.")));
+
+	rsinfo = begin_set(fcinfo);
+	read_job(job, rsinfo);
+
+	PG_TRY();
+	{
+		if (job->error != NULL)
+			raise_message(job, job->error);
+	}
+	PG_CATCH();
+	{
+		forget_job(job);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	forget_job(job);
+	return (Datum) 0;
+}
+
+/* Make a composite pg_background_handle of a job. */
+static Datum
+job_handle(FunctionCallInfo fcinfo, Job *job)
+{
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		isnull[2] = {false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int32GetDatum((int32) job->pid);
+	values[1] = Int64GetDatum(job->cookie);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+											 values, isnull));
+}
+
+/*
+ * Check a time that a caller gives, in milliseconds.  Below 0 counts as 0.
+ *
+ * Errors: 22023 past an hour, for what is named.
+ */
+static int
+check_timeout(int32 timeout, const char *name)
+{
+	if (timeout > MAX_TIMEOUT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not exceed %d milliseconds",
+						name, MAX_TIMEOUT)));
+	return Max(timeout, 0);
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions
+ *
+ * PIDs and cookies are handles; sizes are bytes, times milliseconds.  Unless
+ * said otherwise, a function that takes a handle raises 42704 where the PID is
+ * not one of this session's, 55000 where it is and the cookie is wrong, and
+ * 42501 where the job is another user's.
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * pg_background_launch(sql text, queue_size int4) returns int4
+ *
+ * Launch a job; its handle is the PID of its worker.
+ *
+ * Errors: those of launch_job().
+ */
+PG_FUNCTION_INFO_V1(pg_background_launch);
+Datum
+pg_background_launch(PG_FUNCTION_ARGS)
+{
+	Job		   *job = launch_job(PG_GETARG_TEXT_PP(0), PG_GETARG_INT32(1),
+								 false);
+
+	PG_RETURN_INT32((int32) job->pid);
+}
+
+/*
+ * pg_background_result(pid int4) returns setof record
+ *
+ * Wait for a job and return its rows, once.
+ *
+ * Errors: those of return_result().
+ */
+PG_FUNCTION_INFO_V1(pg_background_result);
+Datum
+pg_background_result(PG_FUNCTION_ARGS)
+{
+	return return_result(fcinfo, get_job_v1(PG_GETARG_INT32(0)));
+}
+
+/*
+ * pg_background_detach(pid int4) returns void
+ *
+ * Forget a job.  It goes on to its end, and its output is dropped.
+ */
+PG_FUNCTION_INFO_V1(pg_background_detach);
+Datum
+pg_background_detach(PG_FUNCTION_ARGS)
+{
+	forget_job(get_job_v1(PG_GETARG_INT32(0)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * pg_background_launch_v2(sql text, queue_size int4)
+ * returns pg_background_handle
+ *
+ * Launch a job; its handle is the PID of its worker and a cookie.
+ *
+ * Errors: those of launch_job().
+ */
+PG_FUNCTION_INFO_V1(pg_background_launch_v2);
+Datum
+pg_background_launch_v2(PG_FUNCTION_ARGS)
+{
+	return job_handle(fcinfo, launch_job(PG_GETARG_TEXT_PP(0),
+										 PG_GETARG_INT32(1), false));
+}
+
+/*
+ * pg_background_submit_v2(sql text, queue_size int4)
+ * returns pg_background_handle
+ *
+ * Launch a job whose result is never read; the worker does not even send it.
+ *
+ * Errors: those of launch_job().
+ */
+PG_FUNCTION_INFO_V1(pg_background_submit_v2);
+Datum
+pg_background_submit_v2(PG_FUNCTION_ARGS)
+{
+	return job_handle(fcinfo, launch_job(PG_GETARG_TEXT_PP(0),
+										 PG_GETARG_INT32(1), true));
+}
+
+/*
+ * pg_background_result_v2(pid int4, cookie int8) returns setof record
+ *
+ * Wait for a job and return its rows, once.
+ *
+ * Errors: those of return_result().
+ */
+PG_FUNCTION_INFO_V1(pg_background_result_v2);
+Datum
+pg_background_result_v2(PG_FUNCTION_ARGS)
+{
+	return return_result(fcinfo, get_job_v2(PG_GETARG_INT32(0),
+											PG_GETARG_INT64(1)));
+}
+
+/*
+ * pg_background_detach_v2(pid int4, cookie int8) returns void
+ *
+ * Forget a job.  It goes on to its end, and its output is dropped.
+ */
+PG_FUNCTION_INFO_V1(pg_background_detach_v2);
+Datum
+pg_background_detach_v2(PG_FUNCTION_ARGS)
+{
+	forget_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * pg_background_cancel_v2(pid int4, cookie int8) returns void
+ *
+ * Ask for a job to be canceled, and do not wait until it is.  Nothing happens
+ * where it has ended.
+ */
+PG_FUNCTION_INFO_V1(pg_background_cancel_v2);
+Datum
+pg_background_cancel_v2(PG_FUNCTION_ARGS)
+{
+	cancel_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)), -1);
+	PG_RETURN_VOID();
+}
+
+/*
+ * pg_background_cancel_v2_grace(pid int4, cookie int8, grace_ms int4)
+ * returns void
+ *
+ * Cancel a job; where it has not ended after so many milliseconds, end its
+ * process.
+ *
+ * Errors: 22023 where the grace is longer than an hour.
+ */
+PG_FUNCTION_INFO_V1(pg_background_cancel_v2_grace);
+Datum
+pg_background_cancel_v2_grace(PG_FUNCTION_ARGS)
+{
+	int			grace = check_timeout(PG_GETARG_INT32(2), "grace period");
+
+	cancel_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)), grace);
+	PG_RETURN_VOID();
+}
+
+/*
+ * pg_background_wait_v2(pid int4, cookie int8) returns void
+ *
+ * Wait until a job has ended, however it did.  Its result is kept.
+ *
+ * Errors: those of wait_for_progress().
+ */
+PG_FUNCTION_INFO_V1(pg_background_wait_v2);
+Datum
+pg_background_wait_v2(PG_FUNCTION_ARGS)
+{
+	(void) wait_for_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)),
+						-1);
+	PG_RETURN_VOID();
+}
+
+/*
+ * pg_background_wait_v2_timeout(pid int4, cookie int8, timeout_ms int4)
+ * returns bool
+ *
+ * Wait until a job has ended or so many milliseconds have passed; say whether
+ * it has ended.
+ *
+ * Errors: 22023 where the time is longer than an hour.
+ */
+PG_FUNCTION_INFO_V1(pg_background_wait_v2_timeout);
+Datum
+pg_background_wait_v2_timeout(PG_FUNCTION_ARGS)
+{
+	int			timeout = check_timeout(PG_GETARG_INT32(2), "timeout");
+
+	PG_RETURN_BOOL(wait_for_job(get_job_v2(PG_GETARG_INT32(0),
+										   PG_GETARG_INT64(1)), timeout));
+}
+
+/* What pg_background_list_v2() returns */
+static const Oid list_types[] = {
+	INT4OID, INT8OID, TIMESTAMPTZOID, OIDOID, INT4OID, TEXTOID, TEXTOID,
+	TEXTOID, BOOLOID
+};
+
+static void
+list_job(Job *job, ReturnSetInfo *rsinfo)
+{
+	Datum		values[lengthof(list_types)];
+	bool		isnull[lengthof(list_types)] = {0};
+
+	values[0] = Int32GetDatum((int32) job->pid);
+	values[1] = Int64GetDatum(job->cookie);
+	values[2] = TimestampTzGetDatum(job->launched_at);
+	values[3] = ObjectIdGetDatum(job->user_id);
+	values[4] = Int32GetDatum(job->queue_size);
+	values[5] = CStringGetTextDatum(job_state(job));
+	values[6] = CStringGetTextDatum(clip_text(job->sql, PREVIEW_SIZE));
+	if (job->error != NULL && job->error->message != NULL)
+		values[7] = CStringGetTextDatum(clip_text(job->error->message,
+												  LAST_ERROR_SIZE));
+	else
+		isnull[7] = true;
+	values[8] = BoolGetDatum(job->consumed);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+}
+
+/*
+ * pg_background_list_v2() returns setof record
+ *
+ * List the session's jobs that the current user may use, in the order of
+ * launch.
+ *
+ * Errors: 0A000 without a column definition list, 42804 with a wrong one.
+ */
+PG_FUNCTION_INFO_V1(pg_background_list_v2);
+Datum
+pg_background_list_v2(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	dlist_iter	iter;
+	bool		matches = rsinfo->setDesc->natts == lengthof(list_types);
+
+	for (int i = 0; matches && i < lengthof(list_types); i++)
+		matches = TupleDescAttr(rsinfo->setDesc, i)->atttypid == list_types[i];
+	if (!matches)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column definition list does not match what %s returns",
+						"pg_background_list_v2()"),
+				 errhint("Use (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4, state text, sql_preview text, last_error text, consumed bool).")));
+
+	while (pump_workers())
+		CHECK_FOR_INTERRUPTS();
+
+	dlist_foreach(iter, &jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		if (may_use_job(job))
+			list_job(job, rsinfo);
+	}
+	return (Datum) 0;
+}
+
+/* ----------------------------------------------------------------
+ *		The worker: what it says
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Frames that are still to be sent.  They are sent as one message, up to the
+ * size that was there when sending it began: a message that waits for room in
+ * the queue must be completed before the next, even where whatever made it
+ * has been canceled meanwhile.
+ */
+static StringInfoData output;
+static int	output_sending = 0;
+
+/* NULL where nobody listens */
+static shm_mq_handle *output_queue = NULL;
+
+/* Drop rows and notices; nobody will read them. */
+static bool output_discard = false;
+
+static uint32
+frame_space(Size size)
+{
+	return FRAME_HEADER_SIZE + MAXALIGN(size);
+}
+
+/*
+ * Add a frame to the output, and return where its data go.
+ */
+static char *
+append_frame(FrameKind kind, Size size)
+{
+	FrameHeader header;
+	char	   *start;
+
+	enlargeStringInfo(&output, frame_space(size));
+	start = output.data + output.len;
+	memset(start, 0, FRAME_HEADER_SIZE);
+	header.size = size;
+	header.kind = kind;
+	memcpy(start, &header, sizeof(header));
+	output.len += frame_space(size);
+	return start + FRAME_HEADER_SIZE;
+}
+
+/*
+ * Send the output.  Where the queue is full: without wait, leave the rest for
+ * later and return false; with wait, sleep until the launcher has made room.
+ * flush says to let the launcher know at once.
+ *
+ * Whatever interrupts us finds the output in order.
+ */
+static bool
+send_output(bool wait, bool flush)
+{
+	while (output_queue != NULL && output.len > 0)
+	{
+		shm_mq_iovec iov;
+
+		if (output_sending == 0)
+			output_sending = output.len;
+		iov.data = output.data;
+		iov.len = output_sending;
+		switch (send_nowait(output_queue, &iov, 1, flush))
+		{
+			case SHM_MQ_SUCCESS:
+				output.len -= output_sending;
+				memmove(output.data, output.data + output_sending, output.len);
+				output_sending = 0;
+				continue;
+			case SHM_MQ_DETACHED:
+				output_queue = NULL;
+				continue;
+			case SHM_MQ_WOULD_BLOCK:
+				break;
+		}
+		if (!wait)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
+						 wait_event(&send_wait_event, "PgBackgroundSend"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (output_queue == NULL)
+		resetStringInfo(&output);
+	return true;
+}
+
+/*
+ * The server's elog.c hands us its protocol messages for errors and notices
+ * through these, in place of a socket.
+ *
+ * pq_redirect_to_shm_mq() would do that, too, but it gives up the queue when
+ * a message that waits for room is interrupted, and the error is lost.
+ */
+static void
+output_comm_reset(void)
+{
+}
+
+/* Called after each message; its sender must not be held up. */
+static int
+output_flush(void)
+{
+	(void) send_output(false, true);
+	return 0;
+}
+
+static bool
+output_is_send_pending(void)
+{
+	return output.len > 0;
+}
+
+static int
+output_putmessage(char type, const char *body, size_t size)
+{
+	FrameKind	kind;
+	uint32		encoding = pg_hton32((uint32) pg_get_client_encoding());
+	char	   *data;
+
+	if (type == 'E')
+		kind = FRAME_ERROR;
+	else if (type == 'N' && !output_discard)
+		kind = FRAME_NOTICE;
+	else
+		return 0;
+
+	/*
+	 * Only a notice may wait for room: where there is an error, a transaction
+	 * has to be aborted first.
+	 */
+	if (kind == FRAME_NOTICE && output.len > GATHER_SIZE)
+		(void) send_output(true, true);
+
+	data = append_frame(kind, sizeof(encoding) + size);
+	memcpy(data, &encoding, sizeof(encoding));
+	memcpy(data + sizeof(encoding), body, size);
+	return 0;
+}
+
+static void
+output_putmessage_noblock(char type, const char *body, size_t size)
+{
+	(void) output_putmessage(type, body, size);
+}
+
+static const PQcommMethods output_methods = {
+	.comm_reset = output_comm_reset,
+	.flush = output_flush,
+	.flush_if_writable = output_flush,
+	.is_send_pending = output_is_send_pending,
+	.putmessage = output_putmessage,
+	.putmessage_noblock = output_putmessage_noblock
+};
+
+/*
+ * The process ends.  Where an error could not be sent, since the queue is full
+ * and nobody reads it, leave word in the segment.
+ */
+static void
+leave_last_words(int code, Datum arg)
+{
+	LastWords  *last_words = &my_shared->head.last_words;
+	int			pos = 0;
+
+	if (send_output(false, true))
+		return;
+	while (pos < output.len)
+	{
+		FrameHeader *header = (FrameHeader *) (output.data + pos);
+
+		if (header->kind == FRAME_ERROR)
+		{
+			ErrorData  *error = parse_message(output.data + pos + FRAME_HEADER_SIZE,
+											  header->size);
+
+			strlcpy(last_words->message,
+					clip_text(error->message, LAST_ERROR_SIZE - 1),
+					LAST_ERROR_SIZE);
+			last_words->sqlerrcode = error->sqlerrcode;
+		}
+		pos += frame_space(header->size);
+	}
+}
+
+/* ----------------------------------------------------------------
+ *		The worker: rows
+ * ----------------------------------------------------------------
+ */
+
+/* Send a description of the rows that follow. */
+static void
+receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+	char	   *data = append_frame(FRAME_ROW_DESCRIPTION,
+									desc->natts * ATTRIBUTE_FIXED_PART_SIZE);
+
+	for (int i = 0; i < desc->natts; i++)
+		memcpy(data + i * ATTRIBUTE_FIXED_PART_SIZE, TupleDescAttr(desc, i),
+			   ATTRIBUTE_FIXED_PART_SIZE);
+}
+
+/*
+ * Make a tuple that stands on its own: no value is kept elsewhere, since the
+ * snapshot that allows us to read it there will be gone.
+ *
+ * *copied says whether the tuple is the caller's to free.
+ */
+static MinimalTuple
+fetch_flat_tuple(TupleTableSlot *slot, bool *copied)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Datum	   *values = NULL;
+	MinimalTuple tuple;
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		if (attr->attlen != -1 || slot->tts_isnull[i] ||
+			!VARATT_IS_EXTERNAL(DatumGetPointer(slot->tts_values[i])))
+			continue;
+		if (values == NULL)
+		{
+			values = palloc(desc->natts * sizeof(Datum));
+			memcpy(values, slot->tts_values, desc->natts * sizeof(Datum));
+		}
+		values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
+	}
+
+	if (values == NULL)
+		return ExecFetchSlotMinimalTuple(slot, copied);
+
+	tuple = form_minimal_tuple(desc, values, slot->tts_isnull);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (values[i] != slot->tts_values[i])
+			pfree(DatumGetPointer(values[i]));
+	}
+	pfree(values);
+	*copied = true;
+	return tuple;
+}
+
+/*
+ * Send a row.  One that is larger than what we gather goes in parts, so that
+ * no frame is left half sent when sending it is interrupted.
+ */
+static bool
+receiver_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	bool		copied;
+	MinimalTuple tuple = fetch_flat_tuple(slot, &copied);
+	Size		size = tuple->t_len;
+	char	   *rest = (char *) tuple;
+
+	if (output.len > 0 && output.len + frame_space(size) > GATHER_SIZE)
+		(void) send_output(true, false);
+
+	while (frame_space(size) > GATHER_SIZE)
+	{
+		Size		part = GATHER_SIZE - FRAME_HEADER_SIZE;
+
+		memcpy(append_frame(FRAME_ROW_PART, part), rest, part);
+		rest += part;
+		size -= part;
+		(void) send_output(true, false);
+	}
+	memcpy(append_frame(FRAME_ROW, size), rest, size);
+
+	if (copied)
+		pfree(tuple);
+	return true;
+}
+
+static void
+receiver_shutdown(DestReceiver *self)
+{
+}
+
+static DestReceiver row_receiver = {
+	.receiveSlot = receiver_receive,
+	.rStartup = receiver_startup,
+	.rShutdown = receiver_shutdown,
+	.rDestroy = receiver_shutdown,
+	.mydest = DestTupleQueue
+};
+
+/* ----------------------------------------------------------------
+ *		The worker: settings and users
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Make the session's settings those of the launcher, see collect_settings().
+ * Those that are equal stay as they are, so that RESET in the job gives what
+ * it gives in any session of this user.
+ */
+static void
+restore_settings(char *settings, Size size)
+{
+	char	   *end = settings + size;
+
+	while (settings < end)
+	{
+		char	   *name = settings;
+		char	   *shown = name + strlen(name) + 1;
+		char	   *exact = shown + strlen(shown) + 1;
+		char	   *context = exact + strlen(exact) + 1;
+		const char *ours = GetConfigOption(name, true, false);
+
+		settings = context + 1;
+		if (ours == NULL || strcmp(ours, shown) != 0)
+			(void) set_config_option(name, exact, (GucContext) *context,
+									 PGC_S_SESSION, GUC_ACTION_SET,
+									 true, ERROR, false);
+	}
+}
+
+static void
+set_user(const char *setting, Oid user)
+{
+	(void) set_config_option(setting, GetUserNameFromId(user, false),
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
+							 true, ERROR, false);
+}
+
+/* Take over the launcher's settings and users, in a transaction of its own. */
+static void
+adopt_session(Request *request, char *settings)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	restore_settings(settings, request->settings_size);
+	if (request->session_user != GetSessionUserId())
+		set_user("session_authorization", request->session_user);
+	if (request->role != InvalidOid && request->role != GetCurrentRoleId())
+		set_user("role", request->role);
+	CommitTransactionCommand();
+}
+
+/* ----------------------------------------------------------------
+ *		The worker: running a job
+ *
+ * This follows exec_simple_query() and its helpers in the server's
+ * tcop/postgres.c step by step, which cannot be called from here.
+ * ----------------------------------------------------------------
+ */
+
+static bool xact_started = false;
+
+/* See Request; and who we are without it */
+static Oid	hold_user = InvalidOid;
+static Oid	plain_user;
+
+static void
+start_xact_command(void)
+{
+	if (!xact_started)
+	{
+		StartTransactionCommand();
+		xact_started = true;
+
+		/* The server wants it to be zero when a transaction starts. */
+		if (OidIsValid(hold_user))
+		{
+			plain_user = GetUserId();
+			SetUserIdAndSecContext(hold_user, SECURITY_LOCAL_USERID_CHANGE);
+		}
+	}
+
+	if (!statement_timeout_applies())
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	else if (!get_timeout_active(STATEMENT_TIMEOUT))
+		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
+}
+
+static void
+finish_xact_command(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (xact_started)
+	{
+		CommitTransactionCommand();
+		xact_started = false;
+		if (OidIsValid(hold_user))
+			SetUserIdAndSecContext(plain_user, 0);
+	}
+}
+
+/* Is this string to be logged by log_statement? */
+static bool
+is_logged_statement(List *parsetrees)
+{
+	ListCell   *lc;
+
+	if (log_statement == LOGSTMT_NONE)
+		return false;
+	foreach(lc, parsetrees)
+	{
+		if (GetCommandLogLevel((Node *) lfirst_node(RawStmt, lc)) <= log_statement)
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_transaction_exit(Node *stmt)
+{
+	if (!IsA(stmt, TransactionStmt))
+		return false;
+	switch (((TransactionStmt *) stmt)->kind)
+	{
+		case TRANS_STMT_COMMIT:
+		case TRANS_STMT_PREPARE:
+		case TRANS_STMT_ROLLBACK:
+		case TRANS_STMT_ROLLBACK_TO:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Refuse what a job cannot do.
+ *
+ * Errors: 25P02 in an aborted transaction, 0A000 for COPY to or from a client
+ * that is not there, 2D000 for transaction control where a user is held over
+ * the transaction.
+ */
+static void
+check_statement(Node *stmt)
+{
+	if (IsAbortedTransactionBlockState() && !is_transaction_exit(stmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+				 errmsg("current transaction is aborted, commands ignored until end of transaction block")));
+
+	if (IsA(stmt, CopyStmt) && ((CopyStmt *) stmt)->filename == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("COPY protocol not allowed in pg_background")));
+
+	if (IsA(stmt, TransactionStmt) && OidIsValid(hold_user))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("transaction control is not allowed in a background job launched by a security-definer function")));
+}
+
+/* Say that a command has completed. */
+static void
+send_command(QueryCompletion *qc)
+{
+	char	   *tag = ((CommandFrame *) append_frame(FRAME_COMMAND,
+													 sizeof(CommandFrame)))->tag;
+	const char *name = GetCommandTagName(qc->commandTag);
+
+	if (!command_tag_display_rowcount(qc->commandTag))
+		strlcpy(tag, name, COMPLETION_TAG_BUFSIZE);
+	else
+		snprintf(tag, COMPLETION_TAG_BUFSIZE,
+				 qc->commandTag == CMDTAG_INSERT ? "%s 0 " UINT64_FORMAT :
+				 "%s " UINT64_FORMAT, name, qc->nprocessed);
+	if (output.len > GATHER_SIZE)
+		(void) send_output(true, false);
+}
+
+/*
+ * Run one statement of the string.  Only the last one has its rows sent.
+ */
+static void
+run_statement(RawStmt *parsetree, const char *sql, bool is_last,
+			  bool implicit_block)
+{
+	CommandTag	tag = CreateCommandTag(parsetree->stmt);
+	bool		snapshot_set = false;
+	MemoryContext context;
+	MemoryContext oldcontext;
+	List	   *plans;
+	Portal		portal;
+	DestReceiver *receiver;
+	QueryCompletion qc;
+
+	set_ps_display(GetCommandTagName(tag));
+	check_statement(parsetree->stmt);
+	start_xact_command();
+	if (implicit_block)
+		BeginImplicitTransactionBlock();
+	CHECK_FOR_INTERRUPTS();
+
+	if (analyze_requires_snapshot(parsetree))
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		snapshot_set = true;
+	}
+	/* The transaction's context goes where the command is COMMIT. */
+	context = AllocSetContextCreate(MessageContext, "pg_background statement",
+									ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	plans = pg_plan_queries(analyze_and_rewrite(parsetree, sql), sql,
+							CURSOR_OPT_PARALLEL_OK, NULL);
+	if (snapshot_set)
+		PopActiveSnapshot();
+	CHECK_FOR_INTERRUPTS();
+
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
+	PortalDefineQuery(portal, NULL, sql, tag, plans, NULL);
+	PortalStart(portal, NULL, 0, InvalidSnapshot);
+	receiver = is_last && !output_discard ? &row_receiver : None_Receiver;
+	MemoryContextSwitchTo(oldcontext);
+
+	run_portal(portal, receiver, &qc);
+	PortalDrop(portal, false);
+
+	if (is_last)
+	{
+		if (implicit_block)
+			EndImplicitTransactionBlock();
+		finish_xact_command();
+	}
+	else if (IsA(parsetree->stmt, TransactionStmt))
+		finish_xact_command();
+	else
+	{
+		CommandCounterIncrement();
+		/* The time-out is that of each statement, not of the string. */
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	}
+
+	send_command(&qc);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Run an SQL string as though it had arrived as one simple-query message.
+ */
+static void
+run_string(const char *sql)
+{
+	List	   *parsetrees;
+	ListCell   *lc;
+	bool		stats = log_statement_stats;
+	bool		logged = false;
+	bool		implicit_block;
+	MemoryContext oldcontext;
+	char		duration[32];
+
+	if (stats)
+		ResetUsage();
+	start_xact_command();
+
+	oldcontext = MemoryContextSwitchTo(MessageContext);
+	parsetrees = pg_parse_query(sql);
+	MemoryContextSwitchTo(oldcontext);
+
+	if (is_logged_statement(parsetrees))
+	{
+		ereport(LOG,
+				(errmsg("statement: %s", sql),
+				 errhidestmt(true)));
+		logged = true;
+	}
+
+	/* An implicit block also keeps procedures from ending the transaction. */
+	implicit_block = list_length(parsetrees) > 1 || OidIsValid(hold_user);
+
+	foreach(lc, parsetrees)
+		run_statement(lfirst_node(RawStmt, lc), sql,
+					  lnext(parsetrees, lc) == NULL, implicit_block);
+	finish_xact_command();
+
+	if (IsTransactionOrTransactionBlock())
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("the background job left a transaction open, which is rolled back")));
+		AbortOutOfAnyTransaction();
+	}
+
+	switch (check_log_duration(duration, logged))
+	{
+		case 1:
+			ereport(LOG,
+					(errmsg("duration: %s ms", duration),
+					 errhidestmt(true)));
+			break;
+		case 2:
+			ereport(LOG,
+					(errmsg("duration: %s ms  statement: %s", duration, sql),
+					 errhidestmt(true)));
+			break;
+	}
+	if (stats)
+		ShowUsage("QUERY STATISTICS");
+}
+
+/*
+ * A job has failed: report the error to the log and to the launcher, and
+ * clean up, as PostgresMain() does.  Returns whether it was canceled by
+ * somebody's wish, rather than by a time-out, which has the same SQLSTATE.
+ */
+static bool
+recover_from_error(void)
+{
+	ErrorData  *error;
+	bool		canceled;
+
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+
+	MemoryContextSwitchTo(MessageContext);
+	error = CopyErrorData();
+	canceled = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		error->message_id != NULL &&
+		strcmp(error->message_id, "canceling statement due to user request") == 0;
+	EmitErrorReport();
+
+	debug_query_string = NULL;
+	AbortOutOfAnyTransaction();
+	PortalErrorCleanup();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
+	jit_reset_after_error();
+
+	MemoryContextSwitchTo(MessageContext);
+	FlushErrorState();
+	xact_started = false;
+	RESUME_INTERRUPTS();
+	return canceled;
+}
+
+/*
+ * Run the job of a request, and say everything that there is to say of it.
+ *
+ * A query cancel takes effect only while the job runs.
+ */
+static void
+run_job(Request *request, char *settings, const char *sql)
+{
+	volatile bool canceled = false;
+	DoneFrame  *done;
+
+	output_discard = request->discard;
+
+	PG_TRY();
+	{
+		RESUME_CANCEL_INTERRUPTS();
+		adopt_session(request, settings);
+		hold_user = request->hold_user;
+
+		debug_query_string = sql;
+		SetCurrentStatementStartTimestamp();
+		pgstat_report_activity(STATE_RUNNING, sql);
+		if (pg_atomic_read_u32(&my_shared->canceled) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling statement due to user request")));
+		run_string(sql);
+	}
+	PG_CATCH();
+	{
+		canceled = recover_from_error();
+	}
+	PG_END_TRY();
+
+	HOLD_CANCEL_INTERRUPTS();
+	QueryCancelPending = false;
+	debug_query_string = NULL;
+	hold_user = InvalidOid;
+
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	set_ps_display("idle");
+
+	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
+	done->canceled = canceled;
+	(void) send_output(true, true);
+	MemoryContextReset(MessageContext);
+}
+
+/* ----------------------------------------------------------------
+ *		The worker: main loop
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Wait for the next request.  It is readable until the next call.  Returns
+ * NULL where the launcher has let us go.
+ */
+static Request *
+take_request(shm_mq_handle *queue)
+{
+	for (;;)
+	{
+		Size		size;
+		void	   *data;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+
+		switch (shm_mq_receive(queue, &size, &data, true))
+		{
+			case SHM_MQ_SUCCESS:
+				pg_atomic_write_u32(&my_shared->running, 1);
+				return data;
+			case SHM_MQ_DETACHED:
+				return NULL;
+			case SHM_MQ_WOULD_BLOCK:
+				break;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
+						 wait_event(&request_wait_event, "PgBackgroundIdle"));
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * Make sure that a segment was made by this build of the library, and where
+ * it was not, leave word for the launcher, whose session must be closed.
+ *
+ * Errors: FATAL 55000.
+ */
+static void
+check_segment(SegmentHead *head)
+{
+	const char *message = "pg_background was replaced while the session was open";
+	const char *hint = "Reconnect to use the new version.";
+
+	if (head->magic == SEGMENT_MAGIC)
+		return;
+
+	if (head->magic >> 32 == MAGIC_FAMILY)
+	{
+		strlcpy(head->last_words.message, message, LAST_ERROR_SIZE);
+		strlcpy(head->last_words.hint, hint, LAST_ERROR_SIZE);
+		head->last_words.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	}
+	ereport(FATAL,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg_internal("%s", message),
+			 errhint("%s", hint)));
+}
+
+/*
+ * The worker's main function.  main_arg is the handle of its segment.
+ *
+ * No resource owner is made: where there is none, a mapping lasts as long as
+ * the process.
+ */
+void
+pg_background_worker_main(Datum main_arg)
+{
+	dsm_handle	handle = DatumGetUInt32(main_arg);
+	dsm_segment *segment;
+	SegmentHead *head;
+	shm_mq	   *queue;
+	shm_mq_handle *requests;
+	Request    *request;
+	bool		last = false;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	/* The launcher may have given up before it had handed us anything. */
+	MemoryContextSwitchTo(TopMemoryContext);
+	segment = dsm_attach(handle);
+	if (segment == NULL)
+		return;
+	head = dsm_segment_address(segment);
+	if (head->magic >> 32 == MAGIC_FAMILY)
+	{
+		head->pid = MyProcPid;
+		unpin_segment(head, handle);
+	}
+	check_segment(head);
+	my_shared = (WorkerShared *) head;
+	my_segment = handle;
+
+	queue = (shm_mq *) ((char *) my_shared + my_shared->request_queue);
+	shm_mq_set_receiver(queue, MyProc);
+	requests = shm_mq_attach(queue, segment, NULL);
+	queue = (shm_mq *) ((char *) my_shared + my_shared->result_queue);
+	shm_mq_set_sender(queue, MyProc);
+	output_queue = shm_mq_attach(queue, segment, NULL);
+
+	/* From here on, what goes wrong is told to the launcher. */
+	initStringInfo(&output);
+	before_shmem_exit(leave_last_words, (Datum) 0);
+	PqCommMethods = &output_methods;
+	whereToSendOutput = DestRemote;
+	FrontendProtocol = PG_PROTOCOL_LATEST;
+
+	HOLD_CANCEL_INTERRUPTS();
+	BackgroundWorkerInitializeConnectionByOid(my_shared->database,
+											  my_shared->login_user,
+											  CONNECTION_FLAGS);
+	process_session_preload_libraries();
+	MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext",
+										   ALLOCSET_DEFAULT_SIZES);
+
+	while (!last && (request = take_request(requests)) != NULL)
+	{
+		char	   *settings = (char *) request + sizeof(Request);
+
+		last = request->last;
+		run_job(request, settings, settings + request->settings_size);
+	}
+}
