@@ -48,13 +48,16 @@ need() {
         die "There is no sudo here. As root: apt-get install ${missing[*]}"
 
     # A server package would otherwise create and start a cluster "main".
-    local no_main=/etc/postgresql-common/createcluster.d/pg_background-no-main.conf status=0
+    local no_main=/etc/postgresql-common/createcluster.d/pg_background-no-main.conf status=0 log
+    log=$(mktemp)
     as_root mkdir -p "${no_main%/*}"
     echo 'create_main_cluster = false' | as_root tee "$no_main" >/dev/null
     # A third party's repository that is down is no reason to stop here.
     as_root apt-get -qq update || true
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -y --no-install-recommends install "${missing[@]}" </dev/null || status=$?
+        apt-get -qq -y --no-install-recommends install "${missing[@]}" </dev/null >"$log" 2>&1 || status=$?
+    [ $status = 0 ] || cat "$log" >&2
+    rm "$log"
     as_root rm -f "$no_main"
     as_root rmdir --ignore-fail-on-non-empty "${no_main%/*}"
     return $status
