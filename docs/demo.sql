@@ -8,14 +8,14 @@ CREATE EXTENSION pg_background;
 \echo
 \echo '1. A job runs while the session goes on working'
 \echo
-SELECT * FROM pg_background_launch_v2($$ SELECT count(*) FROM generate_series(1, 3000000) i WHERE i % 7 = 0 $$) \gset
+SELECT * FROM pg_background_launch_v2($$SELECT count(*) FROM generate_series(1, 10000000) i WHERE i % 7 = 0$$) \gset
 SELECT 'nobody waited for the job' AS "the session";
-SELECT pid, state, sql_preview FROM pg_background_list_v2()
-    AS (pid int, cookie bigint, launched_at timestamptz, user_id oid, queue_size int,
-        state text, sql_preview text, last_error text, consumed bool);
 
+\echo '   Has it ended within 50 ms?'
 \echo
-\echo '   Its rows, once they are wanted: this waits for the end of the job'
+SELECT pg_background_wait_v2_timeout(:pid, :cookie, 50) AS ended;
+
+\echo '   Its rows: to read them waits for its end'
 \echo
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (count bigint);
 
@@ -26,7 +26,7 @@ CREATE TABLE account (owner text, balance int);
 CREATE TABLE audit (at timestamptz DEFAULT now(), what text);
 BEGIN;
 INSERT INTO account VALUES ('alice', 1000000);
-SELECT * FROM pg_background_launch_v2($$ INSERT INTO audit (what) VALUES ('alice tried to get rich') $$) \gset
+SELECT * FROM pg_background_launch_v2($$INSERT INTO audit (what) VALUES ('alice tried to get rich')$$) \gset
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (command text);
 ROLLBACK;
 SELECT count(*) AS accounts FROM account;
@@ -35,7 +35,7 @@ SELECT what FROM audit;
 \echo
 \echo '3. A job that fails: reading its result raises its error'
 \echo
-SELECT * FROM pg_background_launch_v2($$ SELECT 1 / 0 $$) \gset
+SELECT * FROM pg_background_launch_v2($$SELECT 1 / 0$$) \gset
 \set ON_ERROR_STOP off
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
 \set ON_ERROR_STOP on
@@ -44,13 +44,18 @@ SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
 \echo
 \echo '4. A job is canceled'
 \echo
-SELECT * FROM pg_background_launch_v2($$ SELECT pg_sleep(3600) $$) \gset
+SELECT * FROM pg_background_launch_v2($$SELECT pg_sleep(3600)$$) \gset
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
 
 \echo
-\echo '5. The list: what this session still knows of its jobs'
+\echo '5. The list of the jobs whose result was not read yet'
 \echo
+SELECT * FROM pg_background_launch_v2($$VACUUM audit$$) \gset
+SELECT pg_background_wait_v2(:pid, :cookie);
+SELECT * FROM pg_background_launch_v2($$SELECT pg_sleep(3600)$$) \gset
 SELECT pid, state, sql_preview, last_error FROM pg_background_list_v2()
     AS (pid int, cookie bigint, launched_at timestamptz, user_id oid, queue_size int,
-        state text, sql_preview text, last_error text, consumed bool);
+        state text, sql_preview text, last_error text, consumed bool)
+    ORDER BY launched_at;
+SELECT pg_background_cancel_v2(:pid, :cookie);

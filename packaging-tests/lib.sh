@@ -63,29 +63,27 @@ need() {
     return $status
 }
 
-# The majors installed here, oldest first.
+# The majors installed here, oldest first, but for those older than is supported.
 servers() {
     local postgres
     for postgres in /usr/lib/postgresql/*/bin/postgres; do
         [ ! -x "$postgres" ] || basename "${postgres%/bin/postgres}"
-    done | sort -n
+    done | sort -n | awk '$1 >= 14'
 }
 
 need_server() {
     [ -n "$(servers)" ] || need postgresql
 }
 
-# What building for these majors takes, one package a line.
+# What building for a major takes, one package a line.
 build_packages() {
-    printf '%s\n' make gcc libc6-dev postgresql-common
-    printf 'postgresql-server-dev-%s\n' "$@"
+    printf '%s\n' make gcc libc6-dev postgresql-common "postgresql-server-dev-$1"
 }
 
 # What building and testing takes.
 test_packages() {
-    build_packages "$@"
-    printf '%s\n' clang libipc-run-perl
-    printf 'postgresql-%s\n' "$@"
+    build_packages "$1"
+    printf '%s\n' clang libipc-run-perl "postgresql-$1"
 }
 
 # Sets $work, a folder that goes away with the script.
