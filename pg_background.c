@@ -388,6 +388,7 @@ typedef struct Worker
 	WorkerShared *shared;
 	shm_mq_handle *requests;
 	shm_mq_handle *results;
+	bool		sent;			/* it was handed a job */
 	struct Job *job;
 
 	/* The message that is being taken apart, and how far we are */
@@ -543,8 +544,10 @@ release_worker(Worker *worker, bool ended)
 	worker->job->worker = NULL;
 	dlist_delete(&worker->node);
 
-	unpin_segment(&worker->shared->head,
-				  dsm_segment_handle(worker->segment));
+	/* A worker that was sent a job may still have to map the segment. */
+	if (ended || !worker->sent)
+		unpin_segment(&worker->shared->head,
+					  dsm_segment_handle(worker->segment));
 	shm_mq_detach(worker->requests);
 	shm_mq_detach(worker->results);
 	dsm_detach(worker->segment);
@@ -1482,6 +1485,7 @@ send_request(Job *job, Request *request, StringInfo settings)
 	/* A worker that is gone is noticed when its results are received. */
 	if (send_nowait(job->worker->requests, iov, 3, true) == SHM_MQ_WOULD_BLOCK)
 		elog(ERROR, "request does not fit into its queue");
+	job->worker->sent = true;
 }
 
 /*
