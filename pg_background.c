@@ -21,7 +21,11 @@
  *		 request queue ---- sql, settings, user ------>   run it
  *		 result queue  <--- rows, notices, tag, error --  say done
  *
- * A job has a worker while it runs; a worker has one job at a time.
+ * A job has a worker while it runs; a worker has one job at a time, and may
+ * have many in its life: starting a process and connecting it takes
+ * milliseconds, a message to one that is there takes microseconds.  So a
+ * worker that has said done resets its session and waits for a while for the
+ * next request of the same launcher ("warm").
  *
  * Everything that a worker has to say goes through its result queue, in
  * order, as a stream of frames (see FrameKind).  All that a session knows
@@ -32,7 +36,8 @@
  * queue, and a job's outcome outlives the transaction that launched it.
  *
  * Nothing polls: the launcher sleeps on its latch, which the queue and the
- * postmaster (bgw_notify_pid) set.
+ * postmaster (bgw_notify_pid) set.  Only before it sleeps, either side looks
+ * at its queue for some microseconds, see look_again().
  *
  * The file reads from the top: what depends on the server's version; what the
  * two processes share; the launcher's side (workers, the stream, settings,
@@ -45,13 +50,18 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
 #include "commands/tablespace.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -64,6 +74,7 @@
 #include "parser/analyze.h"
 #include "pgstat.h"
 #include "port/atomics.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "replication/slot.h"
@@ -71,9 +82,12 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
+#include "storage/s_lock.h"
 #include "storage/shm_mq.h"
+#include "storage/sinval.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
@@ -85,6 +99,7 @@
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/portal.h"
 #include "utils/ps_status.h"
 #include "utils/snapmgr.h"
@@ -298,9 +313,22 @@ typedef struct WorkerShared
 	pg_atomic_uint32 launcher_waits;
 	/* Set by the launcher to cancel a job that has not begun */
 	pg_atomic_uint32 canceled;
-	/* Set by the worker, for those who look at a job that says nothing */
-	pg_atomic_uint32 running;
+	pg_atomic_uint32 state;		/* a WorkerState */
 } WorkerShared;
+
+/*
+ * What a worker is at.  When it has waited long enough for a request, it may
+ * leave only if it can go from ready to leaving; and its launcher may send it
+ * one only if it can go from ready to claimed.
+ */
+typedef enum WorkerState
+{
+	WORKER_STARTING,
+	WORKER_RUNNING,
+	WORKER_READY,
+	WORKER_CLAIMED,
+	WORKER_LEAVING
+} WorkerState;
 
 /*
  * One request, a message of the request queue.  The settings and the SQL
@@ -319,8 +347,8 @@ typedef struct Request
 	Oid			hold_user;
 
 	bool		discard;		/* nobody will read rows or notices */
-	bool		last;			/* end the process after this job */
-	Size		settings_size;
+	bool		stay;			/* wait for another request afterwards */
+	Size		settings_size;	/* 0 = what was sent before */
 	Size		sql_size;		/* with its terminator */
 } Request;
 
@@ -356,6 +384,7 @@ typedef struct CommandFrame
 typedef struct DoneFrame
 {
 	bool		canceled;		/* by a query cancel, not by a time-out */
+	bool		stays;			/* the worker will take another request */
 } DoneFrame;
 
 /* The worker's own segment, NULL in any other process */
@@ -363,6 +392,93 @@ static WorkerShared *my_shared = NULL;
 static dsm_handle my_segment = 0;
 
 PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
+
+/* ----------------------------------------------------------------
+ *		Settings of this extension
+ * ----------------------------------------------------------------
+ */
+
+static int	max_idle_workers;
+static int	idle_timeout;		/* milliseconds */
+static int	look_time;			/* microseconds */
+
+/* On a single processor, nothing can happen while we look. */
+static bool many_processors;
+
+void
+_PG_init(void)
+{
+	many_processors = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+
+	DefineCustomIntVariable("pg_background.max_idle_workers",
+							"Sets how many workers of a session may wait for its next job.",
+							"0 ends each worker with its job.",
+							&max_idle_workers, 2, 0, 1000,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.idle_timeout",
+							"Sets how long a worker waits for its session's next job.",
+							NULL,
+							&idle_timeout, 1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.look_time",
+							"Sets for how many microseconds a process looks at its queue before it sleeps.",
+							"0 turns this off, as having a single processor does.",
+							&look_time, 50, 0, 1000,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+/*
+ * A short look at a queue, before sleeping: waking a sleeping process costs
+ * ten times what a small job costs.  Where looking was in vain, the next look
+ * is half as long, and in the end only every sixteenth sleep is put off.
+ */
+typedef struct Look
+{
+	instr_time	start;
+	int			limit;			/* microseconds; 0 before it has begun */
+	bool		over;
+} Look;
+
+static int	look_limit = INT_MAX;
+static int	looks_left_out = 0;
+
+/* Is it worth looking again, before sleeping? */
+static bool
+look_again(Look *look)
+{
+	instr_time	elapsed;
+
+	if (look->over)
+		return false;
+	if (look->limit == 0)
+	{
+		if (look_limit == 0 && ++looks_left_out >= 16)
+			look_limit = INT_MAX;
+		look->limit = many_processors ? Min(look_limit, look_time) : 0;
+		look->over = look->limit == 0;
+		INSTR_TIME_SET_CURRENT(look->start);
+		return !look->over;
+	}
+
+	SPIN_DELAY();
+	INSTR_TIME_SET_CURRENT(elapsed);
+	INSTR_TIME_SUBTRACT(elapsed, look->start);
+	if (INSTR_TIME_GET_MICROSEC(elapsed) < look->limit)
+		return true;
+
+	look->over = true;
+	look_limit = look->limit / 2;
+	looks_left_out = 0;
+	return false;
+}
+
+/* What we were looking for has come. */
+static void
+look_ended(Look *look)
+{
+	if (look->limit > 0 && !look->over)
+		look_limit = INT_MAX;
+}
 
 /* ----------------------------------------------------------------
  *		The launcher: what a session knows
@@ -389,7 +505,15 @@ typedef struct Worker
 	shm_mq_handle *requests;
 	shm_mq_handle *results;
 	bool		sent;			/* it was handed a job */
-	struct Job *job;
+	struct Job *job;			/* NULL where it waits for another */
+
+	/* What another job must have in common with the one it started with */
+	Oid			login_user;
+	int32		queue_size;
+	Size		request_room;	/* the largest request that it can be sent */
+
+	/* Which generation of the session's settings it was last sent */
+	uint64		settings_generation;
 
 	/* The message that is being taken apart, and how far we are */
 	char	   *message;
@@ -447,6 +571,14 @@ static dlist_head workers = DLIST_STATIC_INIT(workers);
  * See reap_workers().
  */
 static dlist_head leaving_workers = DLIST_STATIC_INIT(leaving_workers);
+
+/*
+ * The session's settings as a worker is sent them, and as they were
+ * serialized at that time, see refresh_settings().
+ */
+static StringInfoData settings;
+static StringInfoData settings_serialized;
+static uint64 settings_generation = 0;
 
 static uint32 launch_wait_event = 0;
 static uint32 job_wait_event = 0;
@@ -541,7 +673,8 @@ release_worker(Worker *worker, bool ended)
 	elog(DEBUG2, "pg_background: cleaning up worker pid=%d",
 		 (int) worker->pid);
 
-	worker->job->worker = NULL;
+	if (worker->job != NULL)
+		worker->job->worker = NULL;
 	dlist_delete(&worker->node);
 
 	/* A worker that was sent a job may still have to map the segment. */
@@ -559,12 +692,106 @@ release_worker(Worker *worker, bool ended)
 }
 
 /*
- * Make a segment with room for a request of so many bytes and for a result
- * queue of so many, and map it for as long as the session lasts.
+ * Let workers go that wait for another job, the longest waiting first, until
+ * only so many are left.  Returns whether any was let go.
+ */
+static bool
+release_idle_workers(int keep)
+{
+	dlist_iter	iter;
+	dlist_mutable_iter miter;
+	int			idle = 0;
+	bool		released = false;
+
+	dlist_foreach(iter, &workers)
+		idle += dlist_container(Worker, node, iter.cur)->job == NULL;
+
+	dlist_foreach_modify(miter, &workers)
+	{
+		Worker	   *worker = dlist_container(Worker, node, miter.cur);
+
+		if (idle <= keep)
+			break;
+		if (worker->job != NULL)
+			continue;
+		release_worker(worker, true);
+		released = true;
+		idle--;
+	}
+	return released;
+}
+
+/*
+ * A worker has said done.  Keep it for another job, or let it go: one whose
+ * job was canceled is not used again, since the signal may still be on its
+ * way.
  */
 static void
-create_segment(Worker *worker, Oid login_user, Size request_size,
-			   Size queue_size)
+end_job(Worker *worker, bool stays)
+{
+	Job		   *job = worker->job;
+
+	if (!stays || job->cancel_requested)
+	{
+		release_worker(worker, true);
+		return;
+	}
+
+	job->worker = NULL;
+	worker->job = NULL;
+	dlist_delete(&worker->node);
+	dlist_push_tail(&workers, &worker->node);
+	(void) release_idle_workers(max_idle_workers);
+}
+
+/* The size of the request for a job; worker is NULL for one yet to start. */
+static Size
+request_size(Job *job, Worker *worker)
+{
+	Size		size = sizeof(Request) + strlen(job->sql) + 1;
+
+	if (worker == NULL || worker->settings_generation != settings_generation)
+		size += settings.len;
+	return size;
+}
+
+/*
+ * Give a job a worker that waits for one.  Returns false where there is none
+ * that would do.
+ */
+static bool
+claim_idle_worker(Job *job, Oid login_user)
+{
+	dlist_iter	iter;
+
+	/* The last one to end its job is the one that least likely sleeps. */
+	dlist_reverse_foreach(iter, &workers)
+	{
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+		uint32		ready = WORKER_READY;
+
+		if (worker->job == NULL &&
+			worker->login_user == login_user &&
+			worker->queue_size == job->queue_size &&
+			worker->request_room >= request_size(job, worker) &&
+			pg_atomic_compare_exchange_u32(&worker->shared->state, &ready,
+										   WORKER_CLAIMED))
+		{
+			worker->job = job;
+			job->worker = worker;
+			job->pid = worker->pid;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Make a segment with room for a request of so many bytes, and map it for as
+ * long as the session lasts.
+ */
+static void
+create_segment(Worker *worker, Size room)
 {
 	WorkerShared *shared;
 	Size		request_queue = MAXALIGN(sizeof(WorkerShared));
@@ -572,16 +799,17 @@ create_segment(Worker *worker, Oid login_user, Size request_size,
 	shm_mq	   *queue;
 
 	/* The queue needs its own header and a length word, too. */
-	request_size = Max(request_size, MIN_REQUEST_SIZE) + shm_mq_minimum_size;
-	result_queue = request_queue + MAXALIGN(request_size) + MAXIMUM_ALIGNOF;
-	worker->segment = dsm_create(result_queue + queue_size, 0);
+	worker->request_room = Max(room, MIN_REQUEST_SIZE);
+	result_queue = request_queue + MAXALIGN(worker->request_room) +
+		MAXALIGN(shm_mq_minimum_size) + MAXIMUM_ALIGNOF;
+	worker->segment = dsm_create(result_queue + worker->queue_size, 0);
 	dsm_pin_mapping(worker->segment);
 
 	shared = dsm_segment_address(worker->segment);
 	memset(shared, 0, sizeof(WorkerShared));
 	shared->head.magic = SEGMENT_MAGIC;
 	shared->database = MyDatabaseId;
-	shared->login_user = login_user;
+	shared->login_user = worker->login_user;
 	shared->request_queue = request_queue;
 	shared->result_queue = result_queue;
 	shared->launcher_pid = MyProcPid;
@@ -589,7 +817,7 @@ create_segment(Worker *worker, Oid login_user, Size request_size,
 	pg_atomic_init_u32(&shared->head.pinned, 0);
 	pg_atomic_init_u32(&shared->launcher_waits, 0);
 	pg_atomic_init_u32(&shared->canceled, 0);
-	pg_atomic_init_u32(&shared->running, 0);
+	pg_atomic_init_u32(&shared->state, WORKER_STARTING);
 	worker->shared = shared;
 
 	queue = shm_mq_create((char *) shared + request_queue,
@@ -597,7 +825,7 @@ create_segment(Worker *worker, Oid login_user, Size request_size,
 	shm_mq_set_sender(queue, MyProc);
 	worker->requests = shm_mq_attach(queue, worker->segment, NULL);
 
-	queue = shm_mq_create((char *) shared + result_queue, queue_size);
+	queue = shm_mq_create((char *) shared + result_queue, worker->queue_size);
 	shm_mq_set_receiver(queue, MyProc);
 	worker->results = shm_mq_attach(queue, worker->segment, NULL);
 }
@@ -668,7 +896,7 @@ choose_user(Request *request)
  * those of dsm_create(), and whatever interrupts us.
  */
 static void
-start_worker(Job *job, Oid login_user, Size request_size)
+start_worker(Job *job, Oid login_user)
 {
 	Worker	   *worker;
 	MemoryContext context;
@@ -680,7 +908,9 @@ start_worker(Job *job, Oid login_user, Size request_size)
 	oldcontext = MemoryContextSwitchTo(context);
 	worker = palloc0(sizeof(Worker));
 	worker->context = context;
-	create_segment(worker, login_user, request_size, job->queue_size);
+	worker->login_user = login_user;
+	worker->queue_size = job->queue_size;
+	create_segment(worker, request_size(job, NULL));
 	dlist_push_tail(&workers, &worker->node);
 	worker->job = job;
 	job->worker = worker;
@@ -704,6 +934,7 @@ start_worker(Job *job, Oid login_user, Size request_size)
 
 	while (!RegisterDynamicBackgroundWorker(&registration, &worker->handle))
 	{
+		(void) release_idle_workers(0);
 		if (!reap_workers(true))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
@@ -740,6 +971,7 @@ start_worker(Job *job, Oid login_user, Size request_size)
 						 errhint("More details may be available in the server log.")));
 	}
 	MemoryContextSwitchTo(oldcontext);
+	job->pid = worker->pid;
 }
 
 /*
@@ -774,6 +1006,17 @@ forget_job(Job *job)
 	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
 	dlist_delete(&job->node);
 	MemoryContextDelete(job->context);
+}
+
+/* Forget all jobs of the session, and let its workers go. */
+static void
+forget_all_jobs(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &jobs)
+		forget_job(dlist_container(Job, node, iter.cur));
+	(void) release_idle_workers(0);
 }
 
 /* Bring one field of a message into the database's encoding. */
@@ -1053,8 +1296,8 @@ take_frame(Job *job, uint32 kind, char *data, Size size)
 }
 
 /*
- * A worker's process has ended without saying done.  Where it did not say why
- * in the queue, it may have left word in the segment.
+ * A worker's process has ended.  Where that ends its job, and it did not say
+ * why in the queue, it may have left word in the segment.
  */
 static void
 worker_lost(Worker *worker)
@@ -1062,7 +1305,7 @@ worker_lost(Worker *worker)
 	Job		   *job = worker->job;
 	LastWords  *last_words = &worker->shared->head.last_words;
 
-	if (job->error == NULL)
+	if (job != NULL && job->error == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
 
@@ -1120,7 +1363,7 @@ pump_worker(Worker *worker)
 		if (header->kind == FRAME_DONE)
 		{
 			job->canceled = ((DoneFrame *) data)->canceled;
-			release_worker(worker, true);
+			end_job(worker, ((DoneFrame *) data)->stays);
 			break;
 		}
 		take_frame(job, header->kind, data, header->size);
@@ -1203,6 +1446,52 @@ collect_settings(StringInfo settings)
 		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
 		appendStringInfoChar(settings, (char) record->context);
 	}
+}
+
+/*
+ * Have the session's settings changed?  serialized is what they were the last
+ * time, and is brought up to date.
+ */
+static bool
+settings_changed(StringInfo serialized)
+{
+	static StringInfoData scratch = {0};
+	Size		room = EstimateGUCStateSpace();
+	bool		changed;
+
+	if (scratch.data == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&scratch);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	resetStringInfo(&scratch);
+	enlargeStringInfo(&scratch, room);
+	SerializeGUCState(room, scratch.data);
+	scratch.len = sizeof(Size) + *(Size *) scratch.data;
+
+	changed = scratch.len != serialized->len ||
+		memcmp(scratch.data, serialized->data, scratch.len) != 0;
+	if (changed)
+	{
+		resetStringInfo(serialized);
+		appendBinaryStringInfo(serialized, scratch.data, scratch.len);
+	}
+	return changed;
+}
+
+/*
+ * Collect the session's settings again where they have changed.
+ */
+static void
+refresh_settings(void)
+{
+	if (!settings_changed(&settings_serialized))
+		return;
+	resetStringInfo(&settings);
+	collect_settings(&settings);
+	settings_generation++;
 }
 
 /* ----------------------------------------------------------------
@@ -1311,14 +1600,18 @@ static bool
 wait_for_progress(Job *job, TimestampTz deadline)
 {
 	TimestampTz check_at = 0;
+	Look		look = {.limit = 0};
 
 	while (job->worker != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 
 		if (pump_worker(job->worker))
+		{
+			look_ended(&look);
 			return true;
-		if (pump_workers())
+		}
+		if (pump_workers() || look_again(&look))
 			continue;
 
 		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
@@ -1383,6 +1676,7 @@ static void
 init_launcher(void)
 {
 	HASHCTL		ctl;
+	MemoryContext oldcontext;
 
 	if (launcher_context != NULL)
 		return;
@@ -1392,6 +1686,10 @@ init_launcher(void)
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(JobEntry);
 	ctl.hcxt = launcher_context;
+	oldcontext = MemoryContextSwitchTo(launcher_context);
+	initStringInfo(&settings);
+	initStringInfo(&settings_serialized);
+	MemoryContextSwitchTo(oldcontext);
 	jobs_by_cookie = hash_create("pg_background jobs", 64, &ctl,
 								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
@@ -1414,7 +1712,7 @@ make_cookie(void)
 }
 
 static Job *
-make_job(const char *sql, int32 queue_size, bool submitted)
+make_job(text *sql, int32 queue_size, bool submitted)
 {
 	MemoryContext context;
 	MemoryContext oldcontext;
@@ -1431,7 +1729,7 @@ make_job(const char *sql, int32 queue_size, bool submitted)
 	job->user_id = GetUserId();
 	job->launched_at = GetCurrentTimestamp();
 	job->queue_size = queue_size;
-	job->sql = pstrdup(sql);
+	job->sql = text_to_cstring(sql);
 	job->submitted = submitted;
 	MemoryContextSwitchTo(oldcontext);
 
@@ -1469,44 +1767,52 @@ drop_stale_jobs(Job *job)
 	}
 }
 
-/* Hand a job to the worker that was started for it. */
+/*
+ * Hand a job to its worker.  The settings go along where they are not what
+ * the worker was sent before.
+ */
 static void
-send_request(Job *job, Request *request, StringInfo settings)
+send_request(Job *job, Request *request)
 {
+	Worker	   *worker = job->worker;
 	shm_mq_iovec iov[3];
+
+	if (worker->settings_generation != settings_generation)
+		request->settings_size = settings.len;
+	request->sql_size = strlen(job->sql) + 1;
 
 	iov[0].data = (char *) request;
 	iov[0].len = sizeof(Request);
-	iov[1].data = settings->data;
-	iov[1].len = settings->len;
+	iov[1].data = settings.data;
+	iov[1].len = request->settings_size;
 	iov[2].data = job->sql;
 	iov[2].len = request->sql_size;
 
 	/* A worker that is gone is noticed when its results are received. */
-	if (send_nowait(job->worker->requests, iov, 3, true) == SHM_MQ_WOULD_BLOCK)
+	if (send_nowait(worker->requests, iov, 3, true) == SHM_MQ_WOULD_BLOCK)
 		elog(ERROR, "request does not fit into its queue");
-	job->worker->sent = true;
+	worker->settings_generation = settings_generation;
+	worker->sent = true;
 }
 
 /*
- * Launch a job: start a worker and hand it the SQL string, the session's
- * settings and what it must know of users.
+ * Launch a job: find a worker that waits for one, or start one, and hand it
+ * the SQL string, the session's settings and what it must know of users.
  *
- * queue_size is that of the result queue in bytes.  Where submitted is true,
- * nobody will read the result.
+ * queue_size is that of the result queue in bytes.  The process of a v1 job is
+ * its own, since there the PID is the handle.  Where submitted is true, nobody
+ * will read the result.
  *
  * Errors: 22023 for a queue size out of bounds, 25000 during a parallel
  * operation, 42501 in a security-restricted operation, and those of
  * start_worker().
  */
 static Job *
-launch_job(text *sql, int32 queue_size, bool submitted)
+launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 {
 	Job		   *job;
 	Request		request;
 	Oid			login_user;
-	StringInfoData settings;
-	char	   *preview;
 
 	PreventCommandIfParallelMode("pg_background_launch()");
 	if (queue_size < 0 || queue_size < shm_mq_minimum_size)
@@ -1523,25 +1829,23 @@ launch_job(text *sql, int32 queue_size, bool submitted)
 	init_launcher();
 	(void) pump_workers();
 	(void) reap_workers(false);
+	(void) release_idle_workers(max_idle_workers);
+	refresh_settings();
 
 	memset(&request, 0, sizeof(request));
 	login_user = choose_user(&request);
-	initStringInfo(&settings);
-	collect_settings(&settings);
-
-	job = make_job(text_to_cstring(sql), queue_size, submitted);
 	request.discard = submitted;
-	request.last = true;
-	request.settings_size = settings.len;
-	request.sql_size = strlen(job->sql) + 1;
+	request.stay = !is_v1 && max_idle_workers > 0;
 
+	job = make_job(sql, queue_size, submitted);
 	PG_TRY();
 	{
-		start_worker(job, login_user,
-					 sizeof(request) + settings.len + request.sql_size);
-		job->pid = job->worker->pid;
-		drop_stale_jobs(job);
-		send_request(job, &request, &settings);
+		if (!request.stay || !claim_idle_worker(job, login_user))
+		{
+			start_worker(job, login_user);
+			drop_stale_jobs(job);
+		}
+		send_request(job, &request);
 	}
 	PG_CATCH();
 	{
@@ -1550,11 +1854,10 @@ launch_job(text *sql, int32 queue_size, bool submitted)
 	}
 	PG_END_TRY();
 
-	preview = clip_text(job->sql, PREVIEW_SIZE);
-	elog(DEBUG2, "pg_background: launched worker pid=%d cookie=" INT64_FORMAT " queue_size=%d preview='%s'",
-		 (int) job->pid, job->cookie, queue_size, preview);
-	pfree(preview);
-	pfree(settings.data);
+	if (message_level_is_interesting(DEBUG2))
+		elog(DEBUG2, "pg_background: launched worker pid=%d cookie=" INT64_FORMAT " queue_size=%d preview='%s'",
+			 (int) job->pid, job->cookie, queue_size,
+			 clip_text(job->sql, PREVIEW_SIZE));
 	return job;
 }
 
@@ -1635,7 +1938,7 @@ static const char *
 job_state(Job *job)
 {
 	if (job->worker != NULL)
-		return pg_atomic_read_u32(&job->worker->shared->running) != 0 ?
+		return pg_atomic_read_u32(&job->worker->shared->state) != WORKER_STARTING ?
 			"running" : "starting";
 	if (job->error == NULL)
 		return "stopped";
@@ -1928,7 +2231,7 @@ Datum
 pg_background_launch(PG_FUNCTION_ARGS)
 {
 	Job		   *job = launch_job(PG_GETARG_TEXT_PP(0), PG_GETARG_INT32(1),
-								 false);
+								 true, false);
 
 	PG_RETURN_INT32((int32) job->pid);
 }
@@ -1973,7 +2276,7 @@ Datum
 pg_background_launch_v2(PG_FUNCTION_ARGS)
 {
 	return job_handle(fcinfo, launch_job(PG_GETARG_TEXT_PP(0),
-										 PG_GETARG_INT32(1), false));
+										 PG_GETARG_INT32(1), false, false));
 }
 
 /*
@@ -1989,7 +2292,7 @@ Datum
 pg_background_submit_v2(PG_FUNCTION_ARGS)
 {
 	return job_handle(fcinfo, launch_job(PG_GETARG_TEXT_PP(0),
-										 PG_GETARG_INT32(1), true));
+										 PG_GETARG_INT32(1), false, true));
 }
 
 /*
@@ -2478,23 +2781,55 @@ restore_settings(char *settings, Size size)
 static void
 set_user(const char *setting, Oid user)
 {
-	(void) set_config_option(setting, GetUserNameFromId(user, false),
+	(void) set_config_option(setting, OidIsValid(user) ?
+							 GetUserNameFromId(user, false) : "none",
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
 							 true, ERROR, false);
 }
 
-/* Take over the launcher's settings and users, in a transaction of its own. */
+/*
+ * What the launcher's session is: its settings as they were last sent, and
+ * its users.  session_serialized is what this session's settings were when
+ * they had been made the same.
+ */
+static StringInfoData session_settings;
+static StringInfoData session_serialized;
+static Oid	session_user_id;
+static Oid	session_role;
+
+/* Make this session the same as the launcher's, in a transaction. */
 static void
-adopt_session(Request *request, char *settings)
+adopt_session(bool settings_too)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	restore_settings(settings, request->settings_size);
-	if (request->session_user != GetSessionUserId())
-		set_user("session_authorization", request->session_user);
-	if (request->role != InvalidOid && request->role != GetCurrentRoleId())
-		set_user("role", request->role);
+	if (settings_too)
+		restore_settings(session_settings.data, session_settings.len);
+	if (session_user_id != GetSessionUserId())
+		set_user("session_authorization", session_user_id);
+	if (session_role != GetCurrentRoleId())
+		set_user("role", session_role);
 	CommitTransactionCommand();
+	(void) settings_changed(&session_serialized);
+}
+
+/* Take over from a request what it says of the launcher's session. */
+static void
+take_session(Request *request, char *settings)
+{
+	if (request->settings_size > 0)
+	{
+		resetStringInfo(&session_settings);
+		appendBinaryStringInfo(&session_settings, settings,
+							   request->settings_size);
+	}
+	session_user_id = request->session_user;
+	session_role = request->role;
+
+	if (request->settings_size > 0 ||
+		session_user_id != GetSessionUserId() ||
+		session_role != GetCurrentRoleId())
+		adopt_session(request->settings_size > 0);
 }
 
 /* ----------------------------------------------------------------
@@ -2789,15 +3124,30 @@ recover_from_error(void)
 	return canceled;
 }
 
+/* Has this session a schema of its own for temporary tables? */
+static bool
+has_temp_namespace(void)
+{
+	Oid			namespace;
+	Oid			toast_namespace;
+
+	GetTempNamespaceState(&namespace, &toast_namespace);
+	return OidIsValid(namespace);
+}
+
 /*
  * Run the job of a request, and say everything that there is to say of it.
+ * Returns whether this process will take another request.
  *
- * A query cancel takes effect only while the job runs.
+ * A query cancel takes effect only while the job runs.  Where it has taken
+ * effect, another may be on its way, which must not meet the next job; and
+ * temporary tables are most surely gone with the process.
  */
-static void
+static bool
 run_job(Request *request, char *settings, const char *sql)
 {
 	volatile bool canceled = false;
+	bool		stays;
 	DoneFrame  *done;
 
 	output_discard = request->discard;
@@ -2805,7 +3155,7 @@ run_job(Request *request, char *settings, const char *sql)
 	PG_TRY();
 	{
 		RESUME_CANCEL_INTERRUPTS();
-		adopt_session(request, settings);
+		take_session(request, settings);
 		hold_user = request->hold_user;
 
 		debug_query_string = sql;
@@ -2832,10 +3182,40 @@ run_job(Request *request, char *settings, const char *sql)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	set_ps_display("idle");
 
+	stays = request->stay && !canceled && !has_temp_namespace();
+	if (stays)
+		pg_atomic_write_u32(&my_shared->state, WORKER_READY);
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
+	done->stays = stays;
 	(void) send_output(true, true);
 	MemoryContextReset(MessageContext);
+	return stays;
+}
+
+/*
+ * Undo what the job has done to the session, as DISCARD ALL would, and what
+ * it knew as a launcher, so that the next one cannot see it.
+ */
+static void
+reset_session(void)
+{
+	StartTransactionCommand();
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetPlanCache();
+	ResetSequenceCaches();
+	forget_all_jobs();
+	CommitTransactionCommand();
+
+	if (settings_changed(&session_serialized) ||
+		session_user_id != GetSessionUserId() ||
+		session_role != GetCurrentRoleId())
+	{
+		ResetAllOptions();
+		adopt_session(true);
+	}
 }
 
 /* ----------------------------------------------------------------
@@ -2844,35 +3224,80 @@ run_job(Request *request, char *settings, const char *sql)
  */
 
 /*
- * Wait for the next request.  It is readable until the next call.  Returns
- * NULL where the launcher has let us go.
+ * Do what was asked of this process while it was busy.  A worker that waits
+ * for a request ends where the configuration now allows fewer of them.
+ */
+static bool
+serve_interrupts(void)
+{
+	int			old_limit = max_idle_workers;
+
+	CHECK_FOR_INTERRUPTS();
+	if (catchupInterruptPending)
+		ProcessCatchupInterrupt();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	return max_idle_workers >= old_limit;
+}
+
+/*
+ * Wait for the next request, for idle_timeout if this is not the first.  It
+ * is readable until the next call.  Returns NULL where the launcher has let us
+ * go, or we have waited long enough.
  */
 static Request *
-take_request(shm_mq_handle *queue)
+take_request(shm_mq_handle *queue, bool first)
 {
+	TimestampTz deadline = 0;
+	Look		look = {.limit = 0};
+
 	for (;;)
 	{
 		Size		size;
 		void	   *data;
-
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		bool		leave = !serve_interrupts();
+		long		timeout = -1;
+		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 		switch (shm_mq_receive(queue, &size, &data, true))
 		{
 			case SHM_MQ_SUCCESS:
-				pg_atomic_write_u32(&my_shared->running, 1);
+				look_ended(&look);
+				pg_atomic_write_u32(&my_shared->state, WORKER_RUNNING);
 				return data;
 			case SHM_MQ_DETACHED:
 				return NULL;
 			case SHM_MQ_WOULD_BLOCK:
 				break;
 		}
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
+		if (!leave && look_again(&look))
+			continue;
+
+		if (!first)
+		{
+			TimestampTz now = GetCurrentTimestamp();
+
+			if (deadline == 0)
+				deadline = TimestampTzPlusMilliseconds(now, idle_timeout);
+			if (leave || now >= deadline)
+			{
+				uint32		ready = WORKER_READY;
+
+				/* Where we are claimed, a request is on its way. */
+				if (pg_atomic_compare_exchange_u32(&my_shared->state, &ready,
+												   WORKER_LEAVING))
+					return NULL;
+			}
+			else
+			{
+				events |= WL_TIMEOUT;
+				timeout = TimestampDifferenceMilliseconds(now, deadline);
+			}
+		}
+		(void) WaitLatch(MyLatch, events, timeout,
 						 wait_event(&request_wait_event, "PgBackgroundIdle"));
 		ResetLatch(MyLatch);
 	}
@@ -2920,7 +3345,7 @@ pg_background_worker_main(Datum main_arg)
 	shm_mq	   *queue;
 	shm_mq_handle *requests;
 	Request    *request;
-	bool		last = false;
+	bool		first = true;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -2963,11 +3388,17 @@ pg_background_worker_main(Datum main_arg)
 	MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext",
 										   ALLOCSET_DEFAULT_SIZES);
 
-	while (!last && (request = take_request(requests)) != NULL)
-	{
-		char	   *settings = (char *) request + sizeof(Request);
+	initStringInfo(&session_settings);
+	initStringInfo(&session_serialized);
 
-		last = request->last;
-		run_job(request, settings, settings + request->settings_size);
+	while ((request = take_request(requests, first)) != NULL)
+	{
+		char	   *job_settings = (char *) request + sizeof(Request);
+
+		first = false;
+		if (!run_job(request, job_settings,
+					 job_settings + request->settings_size))
+			break;
+		reset_session();
 	}
 }
