@@ -107,6 +107,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "utils/wait_event.h"
 
 /*
  * PQcommMethods is declared in a header that also pulls in the headers of
