@@ -1,0 +1,248 @@
+# What the tests of this folder share: servers with pg_background on them,
+# sessions that stay open, and a look at what must not be left behind.
+
+package PgBackground;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+our @EXPORT = qw(new_server new_session wait_until worker_count segments
+  nothing_left log_size log_since);
+
+our $limit = $PostgreSQL::Test::Utils::timeout_default;
+
+# The columns of pg_background_list_v2()
+our $list = 'pg_background_list_v2() AS (pid int4, cookie int8,'
+  . ' launched_at timestamptz, user_id oid, queue_size int4, state text,'
+  . ' sql_preview text, last_error text, consumed bool)';
+
+# Starts a server with the extension, and with these further settings.
+#
+# Segments are files of the server's own, so that they can be counted, and so
+# that no other server's are.
+sub new_server
+{
+	my ($name, $conf, %init) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(%init);
+	$node->append_conf('postgresql.conf', <<"END" . ($conf // ''));
+max_worker_processes = 32
+max_connections = 40
+autovacuum = off
+dynamic_shared_memory_type = mmap
+log_statement = none
+log_line_prefix = '%b[%p] '
+END
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION pg_background');
+	return $node;
+}
+
+# Waits until a condition is true; dies when it does not come true.
+sub wait_until
+{
+	my ($what, $condition) = @_;
+	my $end = time + $limit;
+
+	until ($condition->())
+	{
+		die "timed out waiting until $what" if time > $end;
+		usleep(20_000);
+	}
+	return;
+}
+
+sub worker_count
+{
+	my ($node) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background'"
+	);
+}
+
+# The files of the extension's segments, told from other segments by what they
+# begin with.
+sub segments
+{
+	my ($node) = @_;
+	my @found;
+
+	foreach my $file (glob $node->data_dir . '/pg_dynshmem/mmap.*')
+	{
+		# It may be gone by now.
+		open my $in, '<:raw', $file or next;
+		my $magic = '';
+		sysread $in, $magic, 8;
+		push @found, $file
+		  if length $magic == 8 && unpack('Q', $magic) >> 32 == 0x70676267;
+	}
+	return @found;
+}
+
+# Tests that no process, segment or temporary file is left, or is so in a
+# moment: a process ends some time after its job.
+sub nothing_left
+{
+	my ($node, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	ok( $node->poll_query_until('postgres', q{
+			SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')
+			   AND NOT EXISTS (SELECT FROM pg_ls_tmpdir())})
+		  && !segments($node),
+		"$name: no process, segment or temporary file is left");
+	return;
+}
+
+sub log_size { return -s $_[0]->logfile }
+
+sub log_since
+{
+	my ($node, $offset) = @_;
+	return substr(slurp_file($node->logfile), $offset);
+}
+
+# Opens a session. Options: dbname, user, options (as of PGOPTIONS), encoding.
+sub new_session
+{
+	my ($node, %opt) = @_;
+	my $self = bless { in => '', out => '', err => '', count => 0 },
+	  'PgBackground::Session';
+	my $connstr = $node->connstr($opt{dbname} // 'postgres');
+
+	$connstr .= " user=$opt{user}" if $opt{user};
+	local $ENV{PGOPTIONS} = $opt{options} // '';
+	local $ENV{PGCLIENTENCODING} = $opt{encoding} // 'UTF8';
+	$self->{timer} = IPC::Run::timer($limit);
+	$self->{run} = IPC::Run::start(
+		[
+			'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $connstr, '-f', '-'
+		],
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
+		$self->{timer});
+	$self->{pid} = $self->query('SELECT pg_backend_pid()');
+	return $self;
+}
+
+package PgBackground::Session;
+
+use strict;
+use warnings;
+
+use Test::More;
+
+# Sends SQL and does not wait for what comes of it.
+sub send
+{
+	my ($self, $sql) = @_;
+	my $n = ++$self->{count};
+
+	note "session: $sql";
+	$self->{in} .= "$sql\n;\n\\echo <end $n>\n\\warn <end $n>\n";
+	$self->{run}->pump_nb;
+	return;
+}
+
+# Waits until all that was sent has been done, and returns what it wrote;
+# messages are in $self->{messages}.
+sub receive
+{
+	my ($self) = @_;
+	my $end = qr/<end $self->{count}>\n/;
+
+	$self->{timer}->start($PgBackground::limit);
+	until ($self->{out} =~ $end && $self->{err} =~ $end)
+	{
+		last unless $self->{run}->pumpable;
+		$self->{run}->pump;
+		die "timed out waiting for a session: $self->{err}"
+		  if $self->{timer}->is_expired;
+	}
+	my ($out, $err) = @$self{qw(out err)};
+	$self->{out} = $self->{err} = '';
+	s/<end \d+>\n//g foreach $out, $err;
+	chomp $out;
+	$self->{messages} = $err;
+	return $out;
+}
+
+# Runs SQL, which may fail; dies with what went wrong.
+sub query
+{
+	my ($self, $sql) = @_;
+
+	$self->send($sql);
+	my $out = $self->receive;
+	die "$sql\n$self->{messages}"
+	  if $self->{messages} =~ /^(psql:.*?)?(ERROR|FATAL|PANIC):/m;
+	return $out;
+}
+
+# Tests that SQL fails, or what was sent before: the SQLSTATE, and what the
+# messages are like.
+sub fails
+{
+	my ($self, $sql, $sqlstate, $like, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	$self->send($sql) if defined $sql;
+	$self->receive;
+	my ($got) = $self->{messages} =~ /(?:ERROR|FATAL|PANIC):  (\w{5}): /;
+	is($got, $sqlstate, "$name: SQLSTATE") or diag $self->{messages};
+	like($self->{messages}, $like, "$name: message");
+	return;
+}
+
+# Launches a job, or submits it, and returns its handle, "PID, cookie".
+sub launch
+{
+	my ($self, $sql, $queue_size, $how) = @_;
+	$queue_size //= 65536;
+	$how //= 'launch';
+	my $handle = $self->query(
+		"SELECT pid || ', ' || cookie FROM pg_background_${how}_v2(\$job\$$sql\$job\$, $queue_size)"
+	);
+	return $handle;
+}
+
+sub submit { return $_[0]->launch($_[1], undef, 'submit') }
+
+sub wait_for
+{
+	my ($self, $handle) = @_;
+	return $self->query("SELECT pg_background_wait_v2($handle)");
+}
+
+sub result
+{
+	my ($self, $handle, $columns) = @_;
+	return $self->query(
+		"SELECT * FROM pg_background_result_v2($handle) AS ($columns)");
+}
+
+sub state
+{
+	my ($self, $handle) = @_;
+	my ($pid, $cookie) = split /, /, $handle;
+	return $self->query(
+		"SELECT state FROM $PgBackground::list WHERE pid = $pid AND cookie = $cookie"
+	);
+}
+
+sub quit
+{
+	my ($self) = @_;
+	$self->{in} .= "\\q\n";
+	$self->{run}->finish;
+	return;
+}
+
+1;
