@@ -185,6 +185,29 @@ real_setting(struct config_generic *record)
 #endif
 }
 
+/* Who has set it; asked for again where that takes a privilege. */
+static Oid
+setting_role(struct config_generic *record)
+{
+#if PG_VERSION_NUM >= 150000
+	return record->srole;
+#else
+	return InvalidOid;
+#endif
+}
+
+static void
+set_setting(const char *name, const char *value, GucContext context, Oid role)
+{
+#if PG_VERSION_NUM >= 150000
+	(void) set_config_option_ext(name, value, context, PGC_S_SESSION, role,
+								 GUC_ACTION_SET, true, ERROR, false);
+#else
+	(void) set_config_option(name, value, context, PGC_S_SESSION,
+							 GUC_ACTION_SET, true, ERROR, false);
+#endif
+}
+
 static List *
 analyze_and_rewrite(RawStmt *parsetree, const char *sql)
 {
@@ -549,12 +572,18 @@ typedef struct Job
 	MinimalTuple part;			/* a large row, as far as it has come */
 	Size		part_size;
 	List	   *tags;			/* of char * */
-	List	   *notices;		/* of ErrorData * */
+	dlist_head	notices;
 	ErrorData  *error;
 
 	/* Who is reading right now */
 	struct ReturnSetInfo *reader;
 } Job;
+
+typedef struct Notice
+{
+	dlist_node	node;
+	ErrorData  *edata;
+} Notice;
 
 typedef struct JobEntry
 {
@@ -788,8 +817,7 @@ claim_idle_worker(Job *job, Oid login_user)
 }
 
 /*
- * Make a segment with room for a request of so many bytes, and map it for as
- * long as the session lasts.
+ * Make a segment with room for a request of so many bytes.
  */
 static void
 create_segment(Worker *worker, Size room)
@@ -804,8 +832,6 @@ create_segment(Worker *worker, Size room)
 	result_queue = request_queue + MAXALIGN(worker->request_room) +
 		MAXALIGN(shm_mq_minimum_size) + MAXIMUM_ALIGNOF;
 	worker->segment = dsm_create(result_queue + worker->queue_size, 0);
-	dsm_pin_mapping(worker->segment);
-
 	shared = dsm_segment_address(worker->segment);
 	memset(shared, 0, sizeof(WorkerShared));
 	shared->head.magic = SEGMENT_MAGIC;
@@ -904,7 +930,8 @@ start_worker(Job *job, Oid login_user)
 	MemoryContext oldcontext;
 	BackgroundWorker registration;
 
-	context = AllocSetContextCreate(launcher_context, "pg_background worker",
+	/* Until all that can fail has been done, it goes with the caller's. */
+	context = AllocSetContextCreate(CurrentMemoryContext, "pg_background worker",
 									ALLOCSET_SMALL_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
 	worker = palloc0(sizeof(Worker));
@@ -912,6 +939,8 @@ start_worker(Job *job, Oid login_user)
 	worker->login_user = login_user;
 	worker->queue_size = job->queue_size;
 	create_segment(worker, request_size(job, NULL));
+	dsm_pin_mapping(worker->segment);
+	MemoryContextSetParent(context, launcher_context);
 	dlist_push_tail(&workers, &worker->node);
 	worker->job = job;
 	job->worker = worker;
@@ -1249,6 +1278,7 @@ static void
 take_frame(Job *job, uint32 kind, char *data, Size size)
 {
 	MemoryContext oldcontext;
+	Notice	   *notice;
 
 	switch (kind)
 	{
@@ -1273,7 +1303,9 @@ take_frame(Job *job, uint32 kind, char *data, Size size)
 
 		case FRAME_NOTICE:
 			oldcontext = MemoryContextSwitchTo(job->context);
-			job->notices = lappend(job->notices, parse_message(data, size));
+			notice = palloc(sizeof(Notice));
+			notice->edata = parse_message(data, size);
+			dlist_push_tail(&job->notices, &notice->node);
 			MemoryContextSwitchTo(oldcontext);
 			break;
 
@@ -1361,6 +1393,10 @@ pump_worker(Worker *worker)
 		char	   *data = start + FRAME_HEADER_SIZE;
 
 		worker->message_pos += FRAME_HEADER_SIZE + MAXALIGN(header->size);
+
+		/* A worker that has no job may still say why it ends. */
+		if (job == NULL)
+			continue;
 		if (header->kind == FRAME_DONE)
 		{
 			job->canceled = ((DoneFrame *) data)->canceled;
@@ -1382,6 +1418,30 @@ pump_workers(void)
 	dlist_foreach_modify(iter, &workers)
 		progress |= pump_worker(dlist_container(Worker, node, iter.cur));
 	return progress;
+}
+
+/*
+ * Receive what the workers have said so far.  One that never ceases to say
+ * things does not keep us: no more is received than its queue holds.
+ */
+static void
+catch_up(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &workers)
+	{
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+		Job		   *job = worker->job;
+		Size		received = 0;
+
+		while (pump_worker(worker) && job != NULL && job->worker == worker &&
+			   received < worker->queue_size)
+		{
+			CHECK_FOR_INTERRUPTS();
+			received += worker->message_size;
+		}
+	}
 }
 
 /* ----------------------------------------------------------------
@@ -1414,8 +1474,9 @@ is_shared_setting(struct config_generic *record)
 }
 
 /*
- * Collect all that a session can set: name, value as shown, exact value, and
- * the context that may set it.  restore_settings() is the counterpart.
+ * Collect all that a session can set: name, value as shown, exact value, the
+ * context that may set it, and who has.  restore_settings() is the
+ * counterpart.
  *
  * The server has functions for this, SerializeGUCState() and
  * RestoreGUCState(), made for parallel workers.  They would also take along
@@ -1432,6 +1493,7 @@ collect_settings(StringInfo settings)
 		struct config_generic *record = records[i];
 		const char *shown;
 		char		exact[64];
+		Oid			role = setting_role(record);
 
 		if (!is_shared_setting(record))
 			continue;
@@ -1446,6 +1508,7 @@ collect_settings(StringInfo settings)
 		}
 		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
 		appendStringInfoChar(settings, (char) record->context);
+		appendBinaryStringInfo(settings, (char *) &role, sizeof(role));
 	}
 }
 
@@ -1660,18 +1723,29 @@ wait_for_job(Job *job, int timeout)
 
 	if (timeout >= 0)
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+
+	catch_up();
 	while (job->worker != NULL)
 	{
 		if (!wait_for_progress(job, deadline))
 			return false;
+		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+			break;
 	}
-	return true;
+	return job->worker == NULL;
 }
 
 /* ----------------------------------------------------------------
  *		The launcher: jobs
  * ----------------------------------------------------------------
  */
+
+/* What a session knows, its parallel workers do not. */
+static void
+check_not_parallel(void)
+{
+	PreventCommandIfParallelMode("pg_background functions");
+}
 
 static void
 init_launcher(void)
@@ -1727,6 +1801,7 @@ make_job(text *sql, int32 queue_size, bool submitted)
 	job = palloc0(sizeof(Job));
 	job->cookie = cookie;
 	job->context = context;
+	dlist_init(&job->notices);
 	job->user_id = GetUserId();
 	job->launched_at = GetCurrentTimestamp();
 	job->queue_size = queue_size;
@@ -1815,7 +1890,7 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 	Request		request;
 	Oid			login_user;
 
-	PreventCommandIfParallelMode("pg_background_launch()");
+	check_not_parallel();
 	if (queue_size < 0 || queue_size < shm_mq_minimum_size)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -1828,7 +1903,7 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 						MAX_QUEUE_SIZE)));
 
 	init_launcher();
-	(void) pump_workers();
+	catch_up();
 	(void) reap_workers(false);
 	(void) release_idle_workers(max_idle_workers);
 	refresh_settings();
@@ -1904,8 +1979,10 @@ find_job_of_pid(int32 pid)
 static Job *
 get_job_v1(int32 pid)
 {
-	Job		   *job = find_job_of_pid(pid);
+	Job		   *job;
 
+	check_not_parallel();
+	job = find_job_of_pid(pid);
 	if (job == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -1923,6 +2000,7 @@ get_job_v2(int32 pid, int64 cookie)
 {
 	JobEntry   *entry = NULL;
 
+	check_not_parallel();
 	if (jobs_by_cookie != NULL)
 		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
 	if (entry == NULL || entry->job->pid != pid)
@@ -1939,8 +2017,12 @@ static const char *
 job_state(Job *job)
 {
 	if (job->worker != NULL)
-		return pg_atomic_read_u32(&job->worker->shared->state) != WORKER_STARTING ?
-			"running" : "starting";
+	{
+		uint32		state = pg_atomic_read_u32(&job->worker->shared->state);
+
+		return state == WORKER_STARTING || state == WORKER_CLAIMED ?
+			"starting" : "running";
+	}
 	if (job->error == NULL)
 		return "stopped";
 	if (job->canceled)
@@ -1966,8 +2048,6 @@ cancel_job(Job *job, int grace)
 	elog(DEBUG2, "pg_background: cancel requested for pid=%d cookie=" INT64_FORMAT,
 		 (int) job->pid, job->cookie);
 
-	while (job->worker != NULL && pump_worker(job->worker))
-		;
 	if (job->worker == NULL)
 		return;
 
@@ -2002,12 +2082,14 @@ raise_message(Job *job, ErrorData *message)
 static void
 raise_notices(Job *job)
 {
-	while (job->notices != NIL)
+	while (!dlist_is_empty(&job->notices))
 	{
-		ErrorData  *notice = linitial(job->notices);
+		Notice	   *notice = dlist_container(Notice, node,
+											 dlist_pop_head_node(&job->notices));
 
-		job->notices = list_delete_first(job->notices);
-		raise_message(job, notice);
+		raise_message(job, notice->edata);
+		FreeErrorData(notice->edata);
+		pfree(notice);
 	}
 }
 
@@ -2147,7 +2229,6 @@ return_result(FunctionCallInfo fcinfo, Job *job)
 {
 	ReturnSetInfo *rsinfo;
 
-	PreventCommandIfParallelMode("pg_background_result()");
 	if (job->submitted)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -2436,6 +2517,7 @@ pg_background_list_v2(PG_FUNCTION_ARGS)
 	dlist_iter	iter;
 	bool		matches = rsinfo->setDesc->natts == lengthof(list_types);
 
+	check_not_parallel();
 	for (int i = 0; matches && i < lengthof(list_types); i++)
 		matches = TupleDescAttr(rsinfo->setDesc, i)->atttypid == list_types[i];
 	if (!matches)
@@ -2445,9 +2527,7 @@ pg_background_list_v2(PG_FUNCTION_ARGS)
 						"pg_background_list_v2()"),
 				 errhint("Use (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4, state text, sql_preview text, last_error text, consumed bool).")));
 
-	while (pump_workers())
-		CHECK_FOR_INTERRUPTS();
-
+	catch_up();
 	dlist_foreach(iter, &jobs)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
@@ -2587,10 +2667,11 @@ output_putmessage(char type, const char *body, size_t size)
 		return 0;
 
 	/*
-	 * Only a notice may wait for room: where there is an error, a transaction
-	 * has to be aborted first.
+	 * Only a notice may wait for room, and only where that can be interrupted:
+	 * where there is an error, a transaction has to be aborted first.
 	 */
-	if (kind == FRAME_NOTICE && output.len > GATHER_SIZE)
+	if (kind == FRAME_NOTICE && output.len > GATHER_SIZE &&
+		InterruptHoldoffCount == 0 && CritSectionCount == 0)
 		(void) send_output(true, true);
 
 	data = append_frame(kind, sizeof(encoding) + size);
@@ -2770,12 +2851,12 @@ restore_settings(char *settings, Size size)
 		char	   *exact = shown + strlen(shown) + 1;
 		char	   *context = exact + strlen(exact) + 1;
 		const char *ours = GetConfigOption(name, true, false);
+		Oid			role;
 
-		settings = context + 1;
+		memcpy(&role, context + 1, sizeof(role));
+		settings = context + 1 + sizeof(role);
 		if (ours == NULL || strcmp(ours, shown) != 0)
-			(void) set_config_option(name, exact, (GucContext) *context,
-									 PGC_S_SESSION, GUC_ACTION_SET,
-									 true, ERROR, false);
+			set_setting(name, exact, (GucContext) *context, role);
 	}
 }
 
@@ -2798,6 +2879,9 @@ static StringInfoData session_serialized;
 static Oid	session_user_id;
 static Oid	session_role;
 
+/* The configuration was read again, and may differ from the launcher's. */
+static bool session_stale = false;
+
 /* Make this session the same as the launcher's, in a transaction. */
 static void
 adopt_session(bool settings_too)
@@ -2812,6 +2896,7 @@ adopt_session(bool settings_too)
 		set_user("role", session_role);
 	CommitTransactionCommand();
 	(void) settings_changed(&session_serialized);
+	session_stale = false;
 }
 
 /* Take over from a request what it says of the launcher's session. */
@@ -2827,10 +2912,12 @@ take_session(Request *request, char *settings)
 	session_user_id = request->session_user;
 	session_role = request->role;
 
-	if (request->settings_size > 0 ||
+	if (request->settings_size > 0)
+		session_stale = true;
+	if (session_stale ||
 		session_user_id != GetSessionUserId() ||
 		session_role != GetCurrentRoleId())
-		adopt_session(request->settings_size > 0);
+		adopt_session(session_stale);
 }
 
 /* ----------------------------------------------------------------
@@ -3225,23 +3312,24 @@ reset_session(void)
  */
 
 /*
- * Do what was asked of this process while it was busy.  A worker that waits
- * for a request ends where the configuration now allows fewer of them.
+ * Do what was asked of this process while it was busy.  Returns whether a
+ * worker that waits for another request should rather end: it is told to, or
+ * the configuration now allows fewer of them.
  */
 static bool
 serve_interrupts(void)
 {
 	int			old_limit = max_idle_workers;
 
-	CHECK_FOR_INTERRUPTS();
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
+		session_stale = true;
 	}
-	return max_idle_workers >= old_limit;
+	return ProcDiePending || max_idle_workers < old_limit;
 }
 
 /*
@@ -3259,7 +3347,7 @@ take_request(shm_mq_handle *queue, bool first)
 	{
 		Size		size;
 		void	   *data;
-		bool		leave = !serve_interrupts();
+		bool		leave = serve_interrupts();
 		long		timeout = -1;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
@@ -3298,6 +3386,7 @@ take_request(shm_mq_handle *queue, bool first)
 				timeout = TimestampDifferenceMilliseconds(now, deadline);
 			}
 		}
+		CHECK_FOR_INTERRUPTS();
 		(void) WaitLatch(MyLatch, events, timeout,
 						 wait_event(&request_wait_event, "PgBackgroundIdle"));
 		ResetLatch(MyLatch);
