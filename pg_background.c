@@ -415,6 +415,7 @@ typedef struct DoneFrame
 static WorkerShared *my_shared = NULL;
 static dsm_handle my_segment = 0;
 
+PGDLLEXPORT void _PG_init(void);
 PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
 
 /* ----------------------------------------------------------------
@@ -1497,7 +1498,9 @@ collect_settings(StringInfo settings)
 
 		if (!is_shared_setting(record))
 			continue;
-		shown = GetConfigOption(record->name, false, false);
+		shown = GetConfigOption(record->name, true, false);
+		if (shown == NULL)
+			shown = "";
 		appendBinaryStringInfo(settings, record->name,
 							   strlen(record->name) + 1);
 		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
