@@ -722,47 +722,53 @@ release_worker(Worker *worker, bool ended)
 		MemoryContextDelete(worker->context);
 }
 
-/*
- * Let workers go that wait for another job, the longest waiting first, until
- * only so many are left.  Returns whether any was let go.
- */
-static bool
-release_idle_workers(int keep)
+/* How many workers wait for another job? */
+static int
+count_idle_workers(void)
 {
 	dlist_iter	iter;
-	dlist_mutable_iter miter;
 	int			idle = 0;
-	bool		released = false;
 
 	dlist_foreach(iter, &workers)
 		idle += dlist_container(Worker, node, iter.cur)->job == NULL;
+	return idle;
+}
 
-	dlist_foreach_modify(miter, &workers)
+/*
+ * Let workers go that wait for another job, the longest waiting first, until
+ * only so many are left.
+ */
+static void
+release_idle_workers(int keep)
+{
+	dlist_mutable_iter iter;
+	int			excess = count_idle_workers() - keep;
+
+	dlist_foreach_modify(iter, &workers)
 	{
-		Worker	   *worker = dlist_container(Worker, node, miter.cur);
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
 
-		if (idle <= keep)
+		if (excess <= 0)
 			break;
 		if (worker->job != NULL)
 			continue;
 		release_worker(worker, true);
-		released = true;
-		idle--;
+		excess--;
 	}
-	return released;
 }
 
 /*
  * A worker has said done.  Keep it for another job, or let it go: one whose
  * job was canceled is not used again, since the signal may still be on its
- * way.
+ * way.  No other worker is touched: our caller may be walking along them.
  */
 static void
 end_job(Worker *worker, bool stays)
 {
 	Job		   *job = worker->job;
 
-	if (!stays || job->cancel_requested)
+	if (!stays || job->cancel_requested ||
+		count_idle_workers() >= max_idle_workers)
 	{
 		release_worker(worker, true);
 		return;
@@ -772,7 +778,6 @@ end_job(Worker *worker, bool stays)
 	worker->job = NULL;
 	dlist_delete(&worker->node);
 	dlist_push_tail(&workers, &worker->node);
-	(void) release_idle_workers(max_idle_workers);
 }
 
 /* The size of the request for a job; worker is NULL for one yet to start. */
@@ -965,7 +970,7 @@ start_worker(Job *job, Oid login_user)
 
 	while (!RegisterDynamicBackgroundWorker(&registration, &worker->handle))
 	{
-		(void) release_idle_workers(0);
+		release_idle_workers(0);
 		if (!reap_workers(true))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
@@ -1047,7 +1052,7 @@ forget_all_jobs(void)
 
 	dlist_foreach_modify(iter, &jobs)
 		forget_job(dlist_container(Job, node, iter.cur));
-	(void) release_idle_workers(0);
+	release_idle_workers(0);
 }
 
 /* Bring one field of a message into the database's encoding. */
@@ -1908,7 +1913,7 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 	init_launcher();
 	catch_up();
 	(void) reap_workers(false);
-	(void) release_idle_workers(max_idle_workers);
+	release_idle_workers(max_idle_workers);
 	refresh_settings();
 
 	memset(&request, 0, sizeof(request));
