@@ -13,8 +13,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_server new_session wait_until worker_count segments
-  nothing_left log_size log_since);
+our @EXPORT = qw(new_server new_session wait_until wait_for_worker
+  wait_for_full_queue wait_for_exit segments nothing_left log_size log_since);
 
 our $limit = $PostgreSQL::Test::Utils::timeout_default;
 
@@ -60,12 +60,36 @@ sub wait_until
 	return;
 }
 
-sub worker_count
+# Waits until a condition holds for what pg_stat_activity shows of the worker
+# of a job.
+sub wait_for_worker
 {
-	my ($node) = @_;
-	return $node->safe_psql('postgres',
-		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background'"
-	);
+	my ($node, $job, $condition) = @_;
+	my ($pid) = split /, /, $job;
+
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $pid AND $condition"
+	) or die "timed out waiting for the worker: $condition";
+	return;
+}
+
+# Waits until the worker of a job cannot go on, since its queue is full.
+sub wait_for_full_queue
+{
+	my ($node, $job) = @_;
+	wait_for_worker($node, $job,
+		"state = 'active' AND wait_event_type = 'Extension'");
+	return;
+}
+
+# Waits until a process has gone, by what the server shows.
+sub wait_for_exit
+{
+	my ($node, $pid) = @_;
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid")
+	  or die "timed out waiting for process $pid to end";
+	return;
 }
 
 # The files of the extension's segments, told from other segments by what they
@@ -88,17 +112,19 @@ sub segments
 }
 
 # Tests that no process, segment or temporary file is left, or is so in a
-# moment: a process ends some time after its job.
+# moment: a process ends some time after its job. An open session learns of the
+# end of a process, and lets its segment go, when it is next asked for a job.
 sub nothing_left
 {
-	my ($node, $name) = @_;
+	my ($node, $name, @sessions) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	ok( $node->poll_query_until('postgres', q{
 			SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')
-			   AND NOT EXISTS (SELECT FROM pg_ls_tmpdir())})
-		  && !segments($node),
-		"$name: no process, segment or temporary file is left");
+			   AND NOT EXISTS (SELECT FROM pg_ls_tmpdir())}),
+		"$name: no process or temporary file is left");
+	$_->query("SELECT count(*) FROM $list") foreach @sessions;
+	is(scalar segments($node), 0, "$name: no segment is left");
 	return;
 }
 
@@ -145,7 +171,7 @@ sub send
 	my ($self, $sql) = @_;
 	my $n = ++$self->{count};
 
-	note "session: $sql";
+	note 'session: ', substr($sql, 0, 1000);
 	$self->{in} .= "$sql\n;\n\\echo <end $n>\n\\warn <end $n>\n";
 	$self->{run}->pump_nb;
 	return;
