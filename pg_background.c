@@ -427,14 +427,9 @@ static int	max_idle_workers;
 static int	idle_timeout;		/* milliseconds */
 static int	look_time;			/* microseconds */
 
-/* On a single processor, nothing can happen while we look. */
-static bool many_processors;
-
 void
 _PG_init(void)
 {
-	many_processors = sysconf(_SC_NPROCESSORS_ONLN) > 1;
-
 	DefineCustomIntVariable("pg_background.max_idle_workers",
 							"Sets how many workers of a session may wait for its next job.",
 							"0 ends each worker with its job.",
@@ -446,63 +441,80 @@ _PG_init(void)
 							&idle_timeout, 1000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_background.look_time",
-							"Sets for how many microseconds a process looks at its queue before it sleeps.",
+							"Sets for how many microseconds at most a process looks at its queue before it sleeps.",
 							"0 turns this off, as having a single processor does.",
-							&look_time, 50, 0, 1000,
+							&look_time, 500, 0, 10000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 /*
  * A short look at a queue, before sleeping: waking a sleeping process costs
- * ten times what a small job costs.  Where looking was in vain, the next look
- * is half as long, and in the end only every sixteenth sleep is put off.
+ * ten times what a small job costs.  How long to look is told by how long the
+ * last waits took: where that is longer than look_time, not at all.
  */
 typedef struct Look
 {
+	int		   *average;		/* of the waits, microseconds */
 	instr_time	start;
-	int			limit;			/* microseconds; 0 before it has begun */
-	bool		over;
+	int			limit;			/* microseconds */
+	bool		begun;
 } Look;
 
-static int	look_limit = INT_MAX;
-static int	looks_left_out = 0;
+/* Until we know better, it is a process that has to start. */
+static int	launcher_wait = INT_MAX / 8;
+static int	worker_wait = INT_MAX / 8;
 
-/* Is it worth looking again, before sleeping? */
+/* On a single processor, nothing can happen while we look. */
 static bool
-look_again(Look *look)
+many_processors(void)
+{
+	static long count = 0;
+
+	if (count == 0)
+		count = sysconf(_SC_NPROCESSORS_ONLN);
+	return count > 1;
+}
+
+static int
+look_elapsed(Look *look)
 {
 	instr_time	elapsed;
 
-	if (look->over)
-		return false;
-	if (look->limit == 0)
-	{
-		if (look_limit == 0 && ++looks_left_out >= 16)
-			look_limit = INT_MAX;
-		look->limit = many_processors ? Min(look_limit, look_time) : 0;
-		look->over = look->limit == 0;
-		INSTR_TIME_SET_CURRENT(look->start);
-		return !look->over;
-	}
-
-	SPIN_DELAY();
 	INSTR_TIME_SET_CURRENT(elapsed);
 	INSTR_TIME_SUBTRACT(elapsed, look->start);
-	if (INSTR_TIME_GET_MICROSEC(elapsed) < look->limit)
-		return true;
-
-	look->over = true;
-	look_limit = look->limit / 2;
-	looks_left_out = 0;
-	return false;
+	return (int) Min(INSTR_TIME_GET_MICROSEC(elapsed), INT_MAX);
 }
 
-/* What we were looking for has come. */
+/* What we wait for has not come: is it worth looking again before sleeping? */
+static bool
+look_again(Look *look)
+{
+	if (look->begun)
+	{
+		SPIN_DELAY();
+		if (look->limit > 0 && look_elapsed(look) >= look->limit)
+			look->limit = 0;
+		return look->limit > 0;
+	}
+
+	look->begun = true;
+	INSTR_TIME_SET_CURRENT(look->start);
+	if (*look->average <= look_time && many_processors())
+		look->limit = Min(2 * *look->average + 10, look_time);
+	return look->limit > 0;
+}
+
+/*
+ * What we have waited for has come.  A long wait counts as one that is just
+ * too long, so that some short ones are enough to be looked for again.
+ */
 static void
 look_ended(Look *look)
 {
-	if (look->limit > 0 && !look->over)
-		look_limit = INT_MAX;
+	if (look->begun)
+		*look->average =
+			(3 * Min(*look->average, 2 * look_time) +
+			 Min(look_elapsed(look), 2 * look_time)) / 4;
 }
 
 /* ----------------------------------------------------------------
@@ -1672,7 +1684,7 @@ static bool
 wait_for_progress(Job *job, TimestampTz deadline)
 {
 	TimestampTz check_at = 0;
-	Look		look = {.limit = 0};
+	Look		look = {.average = &launcher_wait};
 
 	while (job->worker != NULL)
 	{
@@ -1777,18 +1789,29 @@ init_launcher(void)
 								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/* Make a cookie that nobody can guess, that is not 0 and not in use. */
+/*
+ * Make a cookie that nobody can guess, that is not 0 and not in use.
+ *
+ * Random numbers are fetched some at a time, which is much cheaper.
+ */
 static int64
 make_cookie(void)
 {
+	static int64 random[32];
+	static int	left = 0;
 	int64		cookie;
 
 	do
 	{
-		if (!pg_strong_random(&cookie, sizeof(cookie)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate a random cookie")));
+		if (left == 0)
+		{
+			if (!pg_strong_random(random, sizeof(random)))
+				ereport(ERROR,
+						(errcode(ERRCODE_INTERNAL_ERROR),
+						 errmsg("could not generate a random cookie")));
+			left = lengthof(random);
+		}
+		cookie = random[--left];
 	} while (cookie == 0 ||
 			 hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL) != NULL);
 	return cookie;
@@ -3349,7 +3372,7 @@ static Request *
 take_request(shm_mq_handle *queue, bool first)
 {
 	TimestampTz deadline = 0;
-	Look		look = {.limit = 0};
+	Look		look = {.average = &worker_wait};
 
 	for (;;)
 	{
