@@ -61,7 +61,7 @@ sub wait_until
 }
 
 # Waits until a condition holds for what pg_stat_activity shows of the worker
-# of a job.
+# of a job, or of any process by its PID.
 sub wait_for_worker
 {
 	my ($node, $job, $condition) = @_;
@@ -263,10 +263,10 @@ sub state
 	);
 }
 
+# Ends the session, by the end of its input: it may be gone already.
 sub quit
 {
 	my ($self) = @_;
-	$self->{in} .= "\\q\n";
 	$self->{run}->finish;
 	return;
 }
