@@ -77,6 +77,7 @@
 #include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "replication/origin.h"
 #include "replication/slot.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
@@ -235,6 +236,27 @@ form_minimal_tuple(TupleDesc desc, Datum *values, bool *isnull)
 	return heap_form_minimal_tuple(desc, values, isnull, 0);
 #else
 	return heap_form_minimal_tuple(desc, values, isnull);
+#endif
+}
+
+/* Does this session say that what it commits comes from elsewhere? */
+static bool
+has_replication_origin(void)
+{
+#if PG_VERSION_NUM >= 190000
+	return replorigin_xact_state.origin != InvalidReplOriginId;
+#else
+	return replorigin_session_origin != InvalidRepOriginId;
+#endif
+}
+
+static void
+drop_temporary_slots(void)
+{
+#if PG_VERSION_NUM >= 170000
+	ReplicationSlotCleanup(false);
+#else
+	ReplicationSlotCleanup();
 #endif
 }
 
@@ -548,6 +570,7 @@ typedef struct Worker
 	Oid			login_user;
 	int32		queue_size;
 	Size		request_room;	/* the largest request that it can be sent */
+	bool		stay;			/* it waits for another job after this one */
 
 	/* Which generation of the session's settings it was last sent */
 	uint64		settings_generation;
@@ -747,6 +770,27 @@ count_idle_workers(void)
 }
 
 /*
+ * May a worker wait for another job after the one that it is to be sent?
+ * Those that do so already or will are counted, for nobody may be there to
+ * count them when they have ended theirs.
+ */
+static bool
+may_stay(Worker *worker)
+{
+	dlist_iter	iter;
+	int			others = 0;
+
+	dlist_foreach(iter, &workers)
+	{
+		Worker	   *other = dlist_container(Worker, node, iter.cur);
+
+		others += other != worker && other->stay;
+	}
+	worker->stay = others < max_idle_workers;
+	return worker->stay;
+}
+
+/*
  * Let workers go that wait for another job, the longest waiting first, until
  * only so many are left.
  */
@@ -779,8 +823,7 @@ end_job(Worker *worker, bool stays)
 {
 	Job		   *job = worker->job;
 
-	if (!stays || job->cancel_requested ||
-		count_idle_workers() >= max_idle_workers)
+	if (!stays || job->cancel_requested)
 	{
 		release_worker(worker, true);
 		return;
@@ -1492,9 +1535,10 @@ is_shared_setting(struct config_generic *record)
 }
 
 /*
- * Collect all that a session can set: name, value as shown, exact value, the
+ * Collect all that a session can set: name, value as shown, value to set, the
  * context that may set it, and who has.  restore_settings() is the
- * counterpart.
+ * counterpart.  What is shown of a real number is not all of it, so one that
+ * was set in the session shows nothing, and is always set.
  *
  * The server has functions for this, SerializeGUCState() and
  * RestoreGUCState(), made for parallel workers.  They would also take along
@@ -1510,6 +1554,7 @@ collect_settings(StringInfo settings)
 	{
 		struct config_generic *record = records[i];
 		const char *shown;
+		const char *value;
 		char		exact[64];
 		Oid			role = setting_role(record);
 
@@ -1520,13 +1565,16 @@ collect_settings(StringInfo settings)
 			shown = "";
 		appendBinaryStringInfo(settings, record->name,
 							   strlen(record->name) + 1);
-		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
+		value = shown;
 		if (record->vartype == PGC_REAL)
 		{
 			snprintf(exact, sizeof(exact), "%.17g", real_setting(record));
-			shown = exact;
+			value = exact;
+			if (record->source >= PGC_S_CLIENT)
+				shown = "";
 		}
 		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
+		appendBinaryStringInfo(settings, value, strlen(value) + 1);
 		appendStringInfoChar(settings, (char) record->context);
 		appendBinaryStringInfo(settings, (char *) &role, sizeof(role));
 	}
@@ -1942,16 +1990,16 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 	memset(&request, 0, sizeof(request));
 	login_user = choose_user(&request);
 	request.discard = submitted;
-	request.stay = !is_v1 && max_idle_workers > 0;
 
 	job = make_job(sql, queue_size, submitted);
 	PG_TRY();
 	{
-		if (!request.stay || !claim_idle_worker(job, login_user))
+		if (is_v1 || !claim_idle_worker(job, login_user))
 		{
 			start_worker(job, login_user);
 			drop_stale_jobs(job);
 		}
+		request.stay = !is_v1 && may_stay(job->worker);
 		send_request(job, &request);
 	}
 	PG_CATCH();
@@ -2879,15 +2927,15 @@ restore_settings(char *settings, Size size)
 	{
 		char	   *name = settings;
 		char	   *shown = name + strlen(name) + 1;
-		char	   *exact = shown + strlen(shown) + 1;
-		char	   *context = exact + strlen(exact) + 1;
+		char	   *value = shown + strlen(shown) + 1;
+		char	   *context = value + strlen(value) + 1;
 		const char *ours = GetConfigOption(name, true, false);
 		Oid			role;
 
 		memcpy(&role, context + 1, sizeof(role));
 		settings = context + 1 + sizeof(role);
 		if (ours == NULL || strcmp(ours, shown) != 0)
-			set_setting(name, exact, (GucContext) *context, role);
+			set_setting(name, value, (GucContext) *context, role);
 	}
 }
 
@@ -2920,7 +2968,10 @@ adopt_session(bool settings_too)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (settings_too)
+	{
+		ResetAllOptions();
 		restore_settings(session_settings.data, session_settings.len);
+	}
 	if (session_user_id != GetSessionUserId())
 		set_user("session_authorization", session_user_id);
 	if (session_role != GetCurrentRoleId())
@@ -3260,7 +3311,8 @@ has_temp_namespace(void)
  *
  * A query cancel takes effect only while the job runs.  Where it has taken
  * effect, another may be on its way, which must not meet the next job; and
- * temporary tables are most surely gone with the process.
+ * temporary tables and a replication origin are most surely gone with the
+ * process.
  */
 static bool
 run_job(Request *request, char *settings, const char *sql)
@@ -3301,7 +3353,8 @@ run_job(Request *request, char *settings, const char *sql)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	set_ps_display("idle");
 
-	stays = request->stay && !canceled && !has_temp_namespace();
+	stays = request->stay && !canceled && !has_temp_namespace() &&
+		!has_replication_origin();
 	if (stays)
 		pg_atomic_write_u32(&my_shared->state, WORKER_READY);
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
@@ -3326,15 +3379,12 @@ reset_session(void)
 	ResetPlanCache();
 	ResetSequenceCaches();
 	forget_all_jobs();
+	drop_temporary_slots();
 	CommitTransactionCommand();
 
-	if (settings_changed(&session_serialized) ||
-		session_user_id != GetSessionUserId() ||
-		session_role != GetCurrentRoleId())
-	{
-		ResetAllOptions();
-		adopt_session(true);
-	}
+	/* What can fail is left to the next job, whose error it will be. */
+	if (settings_changed(&session_serialized))
+		session_stale = true;
 }
 
 /* ----------------------------------------------------------------
@@ -3386,6 +3436,9 @@ take_request(shm_mq_handle *queue, bool first)
 		{
 			case SHM_MQ_SUCCESS:
 				look_ended(&look);
+				/* As any backend, we ignore a cancel that found us idle. */
+				if (!first)
+					QueryCancelPending = false;
 				pg_atomic_write_u32(&my_shared->state, WORKER_RUNNING);
 				return data;
 			case SHM_MQ_DETACHED:
