@@ -3382,9 +3382,24 @@ reset_session(void)
 	drop_temporary_slots();
 	CommitTransactionCommand();
 
-	/* What can fail is left to the next job, whose error it will be. */
-	if (settings_changed(&session_serialized))
+	if (!settings_changed(&session_serialized))
+		return;
+
+	/* Where that fails, it is tried again, as the next job's error. */
+	PG_TRY();
+	{
+		adopt_session(true);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(TopMemoryContext);
+		FlushErrorState();
 		session_stale = true;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
 }
 
 /* ----------------------------------------------------------------
