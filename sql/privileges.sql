@@ -47,6 +47,12 @@ SELECT pg_background_wait_v2_timeout(1, 1, 1);
 SELECT * FROM pg_background_list_v2() AS (pid int4, cookie int8, launched_at timestamptz, user_id oid,
     queue_size int4, state text, sql_preview text, last_error text, consumed bool);
 \echo :LAST_ERROR_SQLSTATE
+SELECT * FROM pg_background_list;
+\echo :LAST_ERROR_SQLSTATE
+SELECT * FROM pg_background_activity;
+\echo :LAST_ERROR_SQLSTATE
+SELECT * FROM pg_background_workers;
+\echo :LAST_ERROR_SQLSTATE
 SELECT grant_pg_background_privileges('regress_stranger');
 \echo :LAST_ERROR_SQLSTATE
 SELECT revoke_pg_background_privileges('regress_granted');
@@ -55,7 +61,18 @@ SELECT pg_background_drop_executor_role();
 \echo :LAST_ERROR_SQLSTATE
 CREATE TEMP TABLE handle (h pg_background_handle);
 \echo :LAST_ERROR_SQLSTATE
+CREATE TEMP TABLE handle (h pg_background_list);
+\echo :LAST_ERROR_SQLSTATE
 RESET ROLE;
+
+-- A view is no way around the privileges on what it calls.
+GRANT SELECT ON pg_background_list, pg_background_activity, pg_background_workers TO regress_stranger;
+SET ROLE regress_stranger;
+SELECT * FROM pg_background_list;
+SELECT * FROM pg_background_activity;
+SELECT * FROM pg_background_workers;
+RESET ROLE;
+REVOKE SELECT ON pg_background_list, pg_background_activity, pg_background_workers FROM regress_stranger;
 
 -- known failure 15: a role that was granted the privileges runs jobs, and they
 -- run as that role
@@ -105,10 +122,12 @@ SELECT pg_background_detach_v2(:pid, :cookie);
 SELECT * FROM pg_background_result(:v1_pid) AS (who text);
 SELECT pg_background_detach(:v1_pid);
 \set VERBOSITY default
+SELECT count(*) FROM pg_background_list;
 
 -- unless it is a member of that user's role
 SET ROLE regress_deputy;
 SELECT pg_background_wait_v2(:pid, :cookie);
+SELECT user_id::regrole, state FROM pg_background_list WHERE pid = :pid;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (who text);
 SELECT * FROM pg_background_result(:v1_pid) AS (who text);
 RESET ROLE;
