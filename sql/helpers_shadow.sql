@@ -120,8 +120,9 @@ ALTER EXTENSION pg_background UPDATE TO '1.11';
 SELECT h.pid, h.cookie FROM public.pg_background_launch_v2('SELECT pg_catalog.pg_sleep(600)', 0, 'views') h \gset
 SELECT label FROM public.pg_background_list;
 SELECT label FROM public.pg_background_activity;
-SELECT label FROM public.pg_background_workers
-WHERE launcher_pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid();
+SELECT * FROM public.pg_background_run_query_v2(
+    'SELECT label FROM public.pg_background_workers WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()',
+    label => 'workers') AS (label pg_catalog.text);
 SELECT public.pg_background_cancel_v2_grace(:pid, :cookie, 0);
 SELECT public.pg_background_detach_v2(:pid, :cookie);
 SELECT pg_catalog.has_function_privilege('public', 'public.pg_background_list_v2()', 'EXECUTE') AS public,

@@ -61,7 +61,9 @@ SET ROLE regress_user;
 SELECT h.pid, h.cookie FROM "regress Schema".pg_background_launch_v2('SELECT 14', 65536, 'a job') h \gset
 SELECT label FROM "regress Schema".pg_background_list;
 SELECT label FROM "regress Schema".pg_background_activity;
-SELECT label FROM "regress Schema".pg_background_workers WHERE launcher_pid = pg_backend_pid();
+SELECT * FROM "regress Schema".pg_background_run_query_v2(
+    'SELECT label FROM "regress Schema".pg_background_workers WHERE pid = pg_backend_pid()',
+    label => 'another') AS (label text);
 SELECT * FROM "regress Schema".pg_background_result_v2(:pid, :cookie) AS (x int);
 RESET ROLE;
 SELECT "regress Schema".revoke_pg_background_privileges('regress_user');
