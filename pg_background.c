@@ -51,6 +51,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -324,6 +325,9 @@ statement_timeout_applies(void)
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
+/* How long a worker waits where enough others do, in milliseconds */
+#define SPARE_IDLE_TIMEOUT	10
+
 /* The request queue holds at least this much, or the first request. */
 #define MIN_REQUEST_SIZE	16384
 
@@ -436,7 +440,8 @@ typedef struct Request
 	Oid			hold_user;
 
 	bool		discard;		/* nobody will read rows or notices */
-	bool		stay;			/* wait for another request afterwards */
+	int			idle_timeout;	/* how long to wait for another request
+								 * afterwards, milliseconds; -1 = not at all */
 	Size		settings_size;	/* 0 = what was sent before */
 	Size		sql_size;		/* with its terminator */
 	Size		params_size;
@@ -539,7 +544,7 @@ _PG_init(void)
 	DefineCustomIntVariable("pg_background.look_time",
 							"Sets for how many microseconds at most a process looks at its queue before it sleeps.",
 							"0 turns this off, as having a single processor does.",
-							&look_time, 500, 0, 10000,
+							&look_time, 400, 0, 10000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_background.max_workers",
 							"Sets how many jobs of a session may run at once.",
@@ -565,15 +570,17 @@ _PG_init(void)
 
 /*
  * A short look at a queue, before sleeping: waking a sleeping process costs
- * ten times what a small job costs.  How long to look is told by how long the
- * last waits took: where that is longer than look_time, not at all.
+ * ten times what a small job costs.  Whether it is worth it is told by how long
+ * the last waits took.  A worker looks for a quarter of the time only: while
+ * its launcher does other things, it would be in the way.
  */
 typedef struct Look
 {
 	int		   *average;		/* of the waits, microseconds */
-	instr_time	start;
 	int			limit;			/* microseconds */
+	instr_time	start;
 	bool		begun;
+	bool		over;
 } Look;
 
 /* Until we know better, it is a process that has to start. */
@@ -601,23 +608,27 @@ look_elapsed(Look *look)
 	return (int) Min(INSTR_TIME_GET_MICROSEC(elapsed), INT_MAX);
 }
 
-/* What we wait for has not come: is it worth looking again before sleeping? */
+/*
+ * What we wait for has not come: is it worth looking again before sleeping?
+ *
+ * Whoever is to bring it may be on this very processor, so others may run in
+ * between.
+ */
 static bool
 look_again(Look *look)
 {
-	if (look->begun)
+	if (!look->begun)
 	{
-		SPIN_DELAY();
-		if (look->limit > 0 && look_elapsed(look) >= look->limit)
-			look->limit = 0;
-		return look->limit > 0;
+		look->begun = true;
+		look->over = *look->average > look->limit || !many_processors();
+		INSTR_TIME_SET_CURRENT(look->start);
 	}
-
-	look->begun = true;
-	INSTR_TIME_SET_CURRENT(look->start);
-	if (*look->average <= look_time && many_processors())
-		look->limit = Min(2 * *look->average + 10, look_time);
-	return look->limit > 0;
+	else if (!look->over)
+	{
+		(void) sched_yield();
+		look->over = look_elapsed(look) >= look->limit;
+	}
+	return !look->over;
 }
 
 /*
@@ -627,10 +638,11 @@ look_again(Look *look)
 static void
 look_ended(Look *look)
 {
+	int			most = 2 * look->limit;
+
 	if (look->begun)
-		*look->average =
-			(3 * Min(*look->average, 2 * look_time) +
-			 Min(look_elapsed(look), 2 * look_time)) / 4;
+		*look->average = (3 * Min(*look->average, most) +
+						  Min(look_elapsed(look), most)) / 4;
 }
 
 /* ----------------------------------------------------------------
@@ -664,7 +676,7 @@ typedef struct Worker
 	Oid			login_user;
 	int32		queue_size;
 	Size		request_room;	/* the largest request that it can be sent */
-	bool		stay;			/* it waits for another job after this one */
+	bool		stay;			/* one of the max_idle_workers that may wait */
 
 	/* Which generation of the session's settings it was last sent */
 	uint64		settings_generation;
@@ -707,6 +719,7 @@ typedef struct Job
 
 	/* Learnt from the stream */
 	bool		canceled;
+	uint64		end_number;		/* the order in which jobs ended, from 1 */
 	int64		execution;		/* microseconds */
 	int64		row_count;		/* of the last command */
 	int			progress_pct;	/* -1 = it has said nothing */
@@ -753,9 +766,6 @@ static struct
 	int64		canceled;
 	int64		execution;		/* of the completed ones, microseconds */
 }			stats;
-
-/* While run_all keeps more workers busy than max_idle_workers, they may stay. */
-static int	busy_workers = 0;
 
 /*
  * Workers that have said done, but whose processes may still hold a slot.
@@ -928,12 +938,15 @@ count_idle_workers(void)
 }
 
 /*
- * May a worker wait for another job after the one that it is to be sent?
- * Those that do so already or will are counted, for nobody may be there to
- * count them when they have ended theirs.
+ * How long may a worker wait for another job after the one that it is to be
+ * sent, in milliseconds?  -1 means not at all.
+ *
+ * Those that do so already or will are counted now, for nobody may be there to
+ * count them when they have ended theirs.  One too many waits for a moment
+ * only, so that a session that keeps more of them busy starts no processes.
  */
-static bool
-may_stay(Worker *worker)
+static int
+choose_idle_timeout(Worker *worker)
 {
 	dlist_iter	iter;
 	int			others = 0;
@@ -944,8 +957,10 @@ may_stay(Worker *worker)
 
 		others += other != worker && other->stay;
 	}
-	worker->stay = others < Max(max_idle_workers, busy_workers);
-	return worker->stay;
+	worker->stay = others < max_idle_workers;
+	if (max_idle_workers == 0)
+		return -1;
+	return worker->stay ? idle_timeout : Min(idle_timeout, SPARE_IDLE_TIMEOUT);
 }
 
 /*
@@ -969,6 +984,17 @@ release_idle_workers(int keep)
 		release_worker(worker, true);
 		excess--;
 	}
+}
+
+/* Let workers go where max_idle_workers has become smaller. */
+static void
+heed_lower_limit(void)
+{
+	static int	old_limit = 0;
+
+	if (max_idle_workers < old_limit)
+		release_idle_workers(max_idle_workers);
+	old_limit = max_idle_workers;
 }
 
 /*
@@ -1604,6 +1630,9 @@ is_canceled(Job *job)
 static void
 count_job(Job *job)
 {
+	static uint64 ended = 0;
+
+	job->end_number = ++ended;
 	if (job->error == NULL)
 	{
 		stats.completed++;
@@ -2006,7 +2035,7 @@ static bool
 wait_for_progress(Job **set, int njobs, TimestampTz deadline)
 {
 	TimestampTz check_at = 0;
-	Look		look = {.average = &launcher_wait};
+	Look		look = {.average = &launcher_wait, .limit = look_time};
 
 	for (;;)
 	{
@@ -2373,7 +2402,7 @@ send_request(Job *job)
 	if (job->settings != NULL ||
 		worker->settings_generation != settings_generation)
 		request->settings_size = sent->len;
-	request->stay = !job->is_v1 && may_stay(worker);
+	request->idle_timeout = job->is_v1 ? -1 : choose_idle_timeout(worker);
 
 	iov[0].data = (char *) request;
 	iov[0].len = sizeof(Request);
@@ -2413,7 +2442,7 @@ launch_job(JobSpec *spec, bool optional)
 	{
 		catch_up();
 		(void) reap_workers(false);
-		release_idle_workers(Max(max_idle_workers, busy_workers));
+		heed_lower_limit();
 		acquired = acquire_worker(job, optional);
 		if (acquired)
 		{
@@ -2795,7 +2824,9 @@ read_job(Job *job, ReturnSetInfo *reader, TimestampTz deadline)
 		raise_notices(job);
 		while (job->worker != NULL)
 		{
-			if (!wait_for_progress(&job, 1, deadline))
+			if (!wait_for_progress(&job, 1, deadline) ||
+				(job->worker != NULL && deadline != 0 &&
+				 GetCurrentTimestamp() >= deadline))
 				ereport(ERROR,
 						(errcode(ERRCODE_QUERY_CANCELED),
 						 errmsg("canceling background job due to timeout")));
@@ -3720,6 +3751,21 @@ pg_background_drain_v2(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* Of some jobs, the first one that has ended, NULL where none has. */
+static Job *
+first_to_end(Job **set, int njobs)
+{
+	Job		   *first = NULL;
+
+	for (int i = 0; i < njobs; i++)
+	{
+		if (set[i]->worker == NULL &&
+			(first == NULL || set[i]->end_number < first->end_number))
+			first = set[i];
+	}
+	return first;
+}
+
 /*
  * pg_background_wait_any_v2(handles pg_background_handle[], timeout_ms int4)
  * returns pg_background_handle
@@ -3739,6 +3785,7 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 	int			count;
 	Handle	   *handles = handle_args(fcinfo, 0, &count);
 	Job		  **set = palloc(Max(count, 1) * sizeof(Job *));
+	Job		   *ended;
 	int			njobs = 0;
 
 	check_not_parallel();
@@ -3751,23 +3798,17 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 
 	catch_up();
-	for (;;)
+	while ((ended = first_to_end(set, njobs)) == NULL)
 	{
-		for (int i = 0; i < njobs; i++)
-		{
-			if (set[i]->worker == NULL)
-				return job_handle(fcinfo, set[i]);
-		}
 		if (!wait_for_progress(set, njobs, deadline) ||
 			(deadline != 0 && GetCurrentTimestamp() >= deadline))
 			break;
 	}
-	for (int i = 0; i < njobs; i++)
-	{
-		if (set[i]->worker == NULL)
-			return job_handle(fcinfo, set[i]);
-	}
-	PG_RETURN_NULL();
+	if (ended == NULL)
+		ended = first_to_end(set, njobs);
+	if (ended == NULL)
+		PG_RETURN_NULL();
+	return job_handle(fcinfo, ended);
 }
 
 /* ----------------------------------------------------------------
@@ -4125,31 +4166,38 @@ typedef struct RunAll
 	bool		stop_on_error;
 
 	Job		  **jobs;			/* of each command, NULL before it is launched */
-	int64	   *elapsed;		/* milliseconds, -1 before it has ended */
-	Job		  **running;		/* those that have not ended */
-	int			nrunning;
+	int64	   *elapsed;		/* milliseconds */
 	int			next;			/* the first command that is not launched */
 	bool		stopped;
+
+	/* Those that have not ended, and which commands they are */
+	Job		  **running;
+	int		   *numbers;
+	int			nrunning;
 } RunAll;
 
 /* Note which commands have ended, and whether to stop. */
 static void
 run_all_collect(RunAll *run)
 {
-	run->nrunning = 0;
-	for (int i = 0; i < run->next; i++)
-	{
-		Job		   *job = run->jobs[i];
+	int			still = 0;
 
-		if (job->worker != NULL)
-			run->running[run->nrunning++] = job;
-		else if (run->elapsed[i] < 0)
+	for (int i = 0; i < run->nrunning; i++)
+	{
+		Job		   *job = run->running[i];
+		int			number = run->numbers[i];
+
+		if (job->worker == NULL)
 		{
-			run->elapsed[i] = elapsed_since_launch(job);
+			run->elapsed[number] = elapsed_since_launch(job);
 			if (run->stop_on_error && job->error != NULL)
 				run->stopped = true;
+			continue;
 		}
+		run->running[still] = job;
+		run->numbers[still++] = number;
 	}
+	run->nrunning = still;
 }
 
 /*
@@ -4169,9 +4217,9 @@ run_all_launch(RunAll *run)
 		job = launch_job(&spec, run->nrunning > 0);
 		if (job == NULL)
 			return;
-		run->jobs[run->next] = job;
-		run->elapsed[run->next++] = -1;
-		run->running[run->nrunning++] = job;
+		run->running[run->nrunning] = job;
+		run->numbers[run->nrunning++] = run->next;
+		run->jobs[run->next++] = job;
 	}
 }
 
@@ -4179,7 +4227,6 @@ run_all_launch(RunAll *run)
 static void
 run_all(RunAll *run)
 {
-	busy_workers = run->concurrency;
 	PG_TRY();
 	{
 		for (;;)
@@ -4202,14 +4249,11 @@ run_all(RunAll *run)
 	}
 	PG_CATCH();
 	{
-		busy_workers = 0;
 		for (int i = 0; i < run->next; i++)
 			abandon_job(run->jobs[i]);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	busy_workers = 0;
-	release_idle_workers(max_idle_workers);
 }
 
 /* Return a row for each command; of one that was not launched, only its number. */
@@ -4286,6 +4330,7 @@ pg_background_run_all_v2(PG_FUNCTION_ARGS)
 	run.jobs = palloc0(Max(run.ncommands, 1) * sizeof(Job *));
 	run.elapsed = palloc(Max(run.ncommands, 1) * sizeof(int64));
 	run.running = palloc(run.concurrency * sizeof(Job *));
+	run.numbers = palloc(run.concurrency * sizeof(int));
 	run_all(&run);
 	run_all_return(&run, rsinfo);
 	return (Datum) 0;
@@ -4307,7 +4352,7 @@ list_worker(WorkerShared *shared, ReturnSetInfo *rsinfo)
 	bool		visible;
 
 	read_job_info(shared, &info);
-	visible = has_privs_of_role(GetUserId(), info.user_id) ||
+	visible = has_privs_of_role(GetUserId(), shared->login_user) ||
 		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	values[0] = Int32GetDatum((int32) shared->head.pid);
@@ -5164,7 +5209,6 @@ recover_from_error(void)
 	MemoryContextSwitchTo(MessageContext);
 	if (job_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
 		replace_timeout_error();
-	job_timed_out = false;
 
 	HOLD_INTERRUPTS();
 	disable_all_timeouts(false);
@@ -5233,6 +5277,7 @@ run_job(Request *request)
 	DoneFrame  *done;
 
 	output_discard = request->discard;
+	job_timed_out = false;
 
 	PG_TRY();
 	{
@@ -5268,7 +5313,7 @@ run_job(Request *request)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	set_ps_display("idle");
 
-	stays = request->stay && !canceled && !has_temp_namespace() &&
+	stays = request->idle_timeout >= 0 && !canceled && !has_temp_namespace() &&
 		!has_replication_origin();
 	if (stays)
 	{
@@ -5299,6 +5344,8 @@ reset_session(void)
 	ResetPlanCache();
 	ResetSequenceCaches();
 	forget_all_jobs();
+	memset(&stats, 0, sizeof(stats));
+	stats.launched = count_running_jobs();
 	drop_temporary_slots();
 	CommitTransactionCommand();
 
@@ -5351,22 +5398,22 @@ serve_interrupts(void)
 }
 
 /*
- * Wait for the next request, for idle_timeout if this is not the first.  It
- * is readable until the next call.  Returns NULL where the launcher has let us
+ * Wait for the next request, for so many milliseconds where timeout is not
+ * negative.  It is readable until the next call.  Returns NULL where the launcher has let us
  * go, or we have waited long enough.
  */
 static Request *
-take_request(bool first)
+take_request(int timeout)
 {
 	TimestampTz deadline = 0;
-	Look		look = {.average = &worker_wait};
+	Look		look = {.average = &worker_wait, .limit = look_time / 4};
 
 	for (;;)
 	{
 		Size		size;
 		void	   *data;
 		bool		leave = serve_interrupts();
-		long		timeout = -1;
+		long		rest = -1;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 		switch (shm_mq_receive(request_queue, &size, &data, true))
@@ -5374,7 +5421,7 @@ take_request(bool first)
 			case SHM_MQ_SUCCESS:
 				look_ended(&look);
 				/* As any backend, we ignore a cancel that found us idle. */
-				if (!first)
+				if (timeout >= 0)
 					QueryCancelPending = false;
 				pg_atomic_write_u32(&my_shared->state, WORKER_RUNNING);
 				return data;
@@ -5386,12 +5433,12 @@ take_request(bool first)
 		if (!leave && look_again(&look))
 			continue;
 
-		if (!first)
+		if (timeout >= 0)
 		{
 			TimestampTz now = GetCurrentTimestamp();
 
 			if (deadline == 0)
-				deadline = TimestampTzPlusMilliseconds(now, idle_timeout);
+				deadline = TimestampTzPlusMilliseconds(now, timeout);
 			if (leave || now >= deadline)
 			{
 				uint32		ready = WORKER_READY;
@@ -5404,11 +5451,11 @@ take_request(bool first)
 			else
 			{
 				events |= WL_TIMEOUT;
-				timeout = TimestampDifferenceMilliseconds(now, deadline);
+				rest = TimestampDifferenceMilliseconds(now, deadline);
 			}
 		}
 		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, events, timeout,
+		(void) WaitLatch(MyLatch, events, rest,
 						 wait_event(&request_wait_event, "PgBackgroundIdle"));
 		ResetLatch(MyLatch);
 	}
@@ -5462,7 +5509,7 @@ pg_background_worker_main(Datum main_arg)
 	SegmentHead *head;
 	shm_mq	   *queue;
 	Request    *request;
-	bool		first = true;
+	int			timeout = -1;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -5511,9 +5558,9 @@ pg_background_worker_main(Datum main_arg)
 	initStringInfo(&session_settings);
 	initStringInfo(&session_serialized);
 
-	while ((request = take_request(first)) != NULL)
+	while ((request = take_request(timeout)) != NULL)
 	{
-		first = false;
+		timeout = request->idle_timeout;
 		if (!run_job(request))
 			break;
 		reset_session();
