@@ -3398,6 +3398,8 @@ reset_session(void)
 		FlushErrorState();
 		session_stale = true;
 		RESUME_INTERRUPTS();
+		/* Throwing an error has ended that. */
+		HOLD_CANCEL_INTERRUPTS();
 	}
 	PG_END_TRY();
 }
