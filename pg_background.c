@@ -2634,6 +2634,8 @@ static int	output_sending = 0;
 /* NULL where nobody listens */
 static shm_mq_handle *output_queue = NULL;
 
+static shm_mq_handle *request_queue;
+
 /* Drop rows and notices; nobody will read them. */
 static bool output_discard = false;
 
@@ -3294,6 +3296,19 @@ recover_from_error(void)
 	return canceled;
 }
 
+/*
+ * A request stays in its queue until the next one is looked for, though there
+ * is none yet.  Make room: the launcher may send it as soon as we are ready.
+ */
+static void
+consume_request(void)
+{
+	Size		size;
+	void	   *data;
+
+	(void) shm_mq_receive(request_queue, &size, &data, true);
+}
+
 /* Has this session a schema of its own for temporary tables? */
 static bool
 has_temp_namespace(void)
@@ -3356,7 +3371,10 @@ run_job(Request *request, char *settings, const char *sql)
 	stays = request->stay && !canceled && !has_temp_namespace() &&
 		!has_replication_origin();
 	if (stays)
+	{
+		consume_request();
 		pg_atomic_write_u32(&my_shared->state, WORKER_READY);
+	}
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
 	done->stays = stays;
@@ -3436,7 +3454,7 @@ serve_interrupts(void)
  * go, or we have waited long enough.
  */
 static Request *
-take_request(shm_mq_handle *queue, bool first)
+take_request(bool first)
 {
 	TimestampTz deadline = 0;
 	Look		look = {.average = &worker_wait};
@@ -3449,7 +3467,7 @@ take_request(shm_mq_handle *queue, bool first)
 		long		timeout = -1;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
-		switch (shm_mq_receive(queue, &size, &data, true))
+		switch (shm_mq_receive(request_queue, &size, &data, true))
 		{
 			case SHM_MQ_SUCCESS:
 				look_ended(&look);
@@ -3534,7 +3552,6 @@ pg_background_worker_main(Datum main_arg)
 	dsm_segment *segment;
 	SegmentHead *head;
 	shm_mq	   *queue;
-	shm_mq_handle *requests;
 	Request    *request;
 	bool		first = true;
 
@@ -3559,7 +3576,7 @@ pg_background_worker_main(Datum main_arg)
 
 	queue = (shm_mq *) ((char *) my_shared + my_shared->request_queue);
 	shm_mq_set_receiver(queue, MyProc);
-	requests = shm_mq_attach(queue, segment, NULL);
+	request_queue = shm_mq_attach(queue, segment, NULL);
 	queue = (shm_mq *) ((char *) my_shared + my_shared->result_queue);
 	shm_mq_set_sender(queue, MyProc);
 	output_queue = shm_mq_attach(queue, segment, NULL);
@@ -3582,7 +3599,7 @@ pg_background_worker_main(Datum main_arg)
 	initStringInfo(&session_settings);
 	initStringInfo(&session_serialized);
 
-	while ((request = take_request(requests, first)) != NULL)
+	while ((request = take_request(first)) != NULL)
 	{
 		char	   *job_settings = (char *) request + sizeof(Request);
 
