@@ -20,7 +20,7 @@ CREATE FUNCTION process(queue_size int DEFAULT 65536) RETURNS int LANGUAGE sql A
 $$;
 
 CREATE VIEW processes AS
-SELECT pid, state, wait_event FROM pg_stat_activity
+SELECT pid, state, wait_event, query FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'pg_background';
 
 -- Wait until a condition holds, for a minute at most.
@@ -124,6 +124,12 @@ SELECT process(8192) = :small_pid AS same;
 SELECT length(set_config('regress.long', repeat('x', 100000), false));
 SELECT run('SELECT length(current_setting(''regress.long''))::text');
 RESET regress.long;
+-- Two that do not fit at once come one after the other, also where there is
+-- much to clean up in between.
+SELECT process(8192) = :small_pid AS same;
+SELECT run('DO $$ BEGIN FOR i IN 1 .. 3000 LOOP EXECUTE ''PREPARE p'' || i || '' AS SELECT 1''; END LOOP; END $$;
+            SELECT length(''' || repeat('x', 10000) || ''')::text'),
+       run('SELECT length(''' || repeat('x', 10000) || ''')::text');
 
 -- The users that workers connect as; but a session user that was set, or a role,
 -- is no reason for another process.
@@ -234,8 +240,8 @@ SELECT process() <> :pid AS own_process;
 CALL await('count(*) = 0 FROM processes WHERE pid = ' || :pid);
 
 -- even where it had ended by then, unknown to the session
-SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1') \gset
-CALL await('state = ''idle'' FROM processes WHERE pid = ' || :pid);
+SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1 AS n') \gset
+CALL await('state = ''idle'' AND query = ''SELECT 1 AS n'' FROM processes WHERE pid = ' || :pid);
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 SELECT process() <> :pid AS own_process;
