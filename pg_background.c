@@ -51,6 +51,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -86,7 +87,6 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
-#include "storage/s_lock.h"
 #include "storage/shm_mq.h"
 #include "storage/sinval.h"
 #include "tcop/pquery.h"
@@ -302,6 +302,9 @@ statement_timeout_applies(void)
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
+/* How long a worker waits where enough others do, in milliseconds */
+#define SPARE_IDLE_TIMEOUT	10
+
 /* The request queue holds at least this much, or the first request. */
 #define MIN_REQUEST_SIZE	16384
 
@@ -393,7 +396,8 @@ typedef struct Request
 	Oid			hold_user;
 
 	bool		discard;		/* nobody will read rows or notices */
-	bool		stay;			/* wait for another request afterwards */
+	int			idle_timeout;	/* how long to wait for another request
+								 * afterwards, milliseconds; -1 = not at all */
 	Size		settings_size;	/* 0 = what was sent before */
 	Size		sql_size;		/* with its terminator */
 } Request;
@@ -465,21 +469,23 @@ _PG_init(void)
 	DefineCustomIntVariable("pg_background.look_time",
 							"Sets for how many microseconds at most a process looks at its queue before it sleeps.",
 							"0 turns this off, as having a single processor does.",
-							&look_time, 500, 0, 10000,
+							&look_time, 400, 0, 10000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 /*
  * A short look at a queue, before sleeping: waking a sleeping process costs
- * ten times what a small job costs.  How long to look is told by how long the
- * last waits took: where that is longer than look_time, not at all.
+ * ten times what a small job costs.  Whether it is worth it is told by how long
+ * the last waits took.  A worker looks for a quarter of the time only: while
+ * its launcher does other things, it would be in the way.
  */
 typedef struct Look
 {
 	int		   *average;		/* of the waits, microseconds */
-	instr_time	start;
 	int			limit;			/* microseconds */
+	instr_time	start;
 	bool		begun;
+	bool		over;
 } Look;
 
 /* Until we know better, it is a process that has to start. */
@@ -507,23 +513,27 @@ look_elapsed(Look *look)
 	return (int) Min(INSTR_TIME_GET_MICROSEC(elapsed), INT_MAX);
 }
 
-/* What we wait for has not come: is it worth looking again before sleeping? */
+/*
+ * What we wait for has not come: is it worth looking again before sleeping?
+ *
+ * Whoever is to bring it may be on this very processor, so others may run in
+ * between.
+ */
 static bool
 look_again(Look *look)
 {
-	if (look->begun)
+	if (!look->begun)
 	{
-		SPIN_DELAY();
-		if (look->limit > 0 && look_elapsed(look) >= look->limit)
-			look->limit = 0;
-		return look->limit > 0;
+		look->begun = true;
+		look->over = *look->average > look->limit || !many_processors();
+		INSTR_TIME_SET_CURRENT(look->start);
 	}
-
-	look->begun = true;
-	INSTR_TIME_SET_CURRENT(look->start);
-	if (*look->average <= look_time && many_processors())
-		look->limit = Min(2 * *look->average + 10, look_time);
-	return look->limit > 0;
+	else if (!look->over)
+	{
+		(void) sched_yield();
+		look->over = look_elapsed(look) >= look->limit;
+	}
+	return !look->over;
 }
 
 /*
@@ -533,10 +543,11 @@ look_again(Look *look)
 static void
 look_ended(Look *look)
 {
+	int			most = 2 * look->limit;
+
 	if (look->begun)
-		*look->average =
-			(3 * Min(*look->average, 2 * look_time) +
-			 Min(look_elapsed(look), 2 * look_time)) / 4;
+		*look->average = (3 * Min(*look->average, most) +
+						  Min(look_elapsed(look), most)) / 4;
 }
 
 /* ----------------------------------------------------------------
@@ -570,7 +581,7 @@ typedef struct Worker
 	Oid			login_user;
 	int32		queue_size;
 	Size		request_room;	/* the largest request that it can be sent */
-	bool		stay;			/* it waits for another job after this one */
+	bool		stay;			/* one of the max_idle_workers that may wait */
 
 	/* Which generation of the session's settings it was last sent */
 	uint64		settings_generation;
@@ -770,12 +781,15 @@ count_idle_workers(void)
 }
 
 /*
- * May a worker wait for another job after the one that it is to be sent?
- * Those that do so already or will are counted, for nobody may be there to
- * count them when they have ended theirs.
+ * How long may a worker wait for another job after the one that it is to be
+ * sent, in milliseconds?  -1 means not at all.
+ *
+ * Those that do so already or will are counted now, for nobody may be there to
+ * count them when they have ended theirs.  One too many waits for a moment
+ * only, so that a session that keeps more of them busy starts no processes.
  */
-static bool
-may_stay(Worker *worker)
+static int
+choose_idle_timeout(Worker *worker)
 {
 	dlist_iter	iter;
 	int			others = 0;
@@ -787,7 +801,9 @@ may_stay(Worker *worker)
 		others += other != worker && other->stay;
 	}
 	worker->stay = others < max_idle_workers;
-	return worker->stay;
+	if (max_idle_workers == 0)
+		return -1;
+	return worker->stay ? idle_timeout : Min(idle_timeout, SPARE_IDLE_TIMEOUT);
 }
 
 /*
@@ -811,6 +827,17 @@ release_idle_workers(int keep)
 		release_worker(worker, true);
 		excess--;
 	}
+}
+
+/* Let workers go where max_idle_workers has become smaller. */
+static void
+heed_lower_limit(void)
+{
+	static int	old_limit = 0;
+
+	if (max_idle_workers < old_limit)
+		release_idle_workers(max_idle_workers);
+	old_limit = max_idle_workers;
 }
 
 /*
@@ -1732,7 +1759,7 @@ static bool
 wait_for_progress(Job *job, TimestampTz deadline)
 {
 	TimestampTz check_at = 0;
-	Look		look = {.average = &launcher_wait};
+	Look		look = {.average = &launcher_wait, .limit = look_time};
 
 	while (job->worker != NULL)
 	{
@@ -1984,7 +2011,7 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 	init_launcher();
 	catch_up();
 	(void) reap_workers(false);
-	release_idle_workers(max_idle_workers);
+	heed_lower_limit();
 	refresh_settings();
 
 	memset(&request, 0, sizeof(request));
@@ -1999,7 +2026,7 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 			start_worker(job, login_user);
 			drop_stale_jobs(job);
 		}
-		request.stay = !is_v1 && may_stay(job->worker);
+		request.idle_timeout = is_v1 ? -1 : choose_idle_timeout(job->worker);
 		send_request(job, &request);
 	}
 	PG_CATCH();
@@ -3368,7 +3395,7 @@ run_job(Request *request, char *settings, const char *sql)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	set_ps_display("idle");
 
-	stays = request->stay && !canceled && !has_temp_namespace() &&
+	stays = request->idle_timeout >= 0 && !canceled && !has_temp_namespace() &&
 		!has_replication_origin();
 	if (stays)
 	{
@@ -3449,22 +3476,22 @@ serve_interrupts(void)
 }
 
 /*
- * Wait for the next request, for idle_timeout if this is not the first.  It
- * is readable until the next call.  Returns NULL where the launcher has let us
+ * Wait for the next request, for so many milliseconds where timeout is not
+ * negative.  It is readable until the next call.  Returns NULL where the launcher has let us
  * go, or we have waited long enough.
  */
 static Request *
-take_request(bool first)
+take_request(int timeout)
 {
 	TimestampTz deadline = 0;
-	Look		look = {.average = &worker_wait};
+	Look		look = {.average = &worker_wait, .limit = look_time / 4};
 
 	for (;;)
 	{
 		Size		size;
 		void	   *data;
 		bool		leave = serve_interrupts();
-		long		timeout = -1;
+		long		rest = -1;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 		switch (shm_mq_receive(request_queue, &size, &data, true))
@@ -3472,7 +3499,7 @@ take_request(bool first)
 			case SHM_MQ_SUCCESS:
 				look_ended(&look);
 				/* As any backend, we ignore a cancel that found us idle. */
-				if (!first)
+				if (timeout >= 0)
 					QueryCancelPending = false;
 				pg_atomic_write_u32(&my_shared->state, WORKER_RUNNING);
 				return data;
@@ -3484,12 +3511,12 @@ take_request(bool first)
 		if (!leave && look_again(&look))
 			continue;
 
-		if (!first)
+		if (timeout >= 0)
 		{
 			TimestampTz now = GetCurrentTimestamp();
 
 			if (deadline == 0)
-				deadline = TimestampTzPlusMilliseconds(now, idle_timeout);
+				deadline = TimestampTzPlusMilliseconds(now, timeout);
 			if (leave || now >= deadline)
 			{
 				uint32		ready = WORKER_READY;
@@ -3502,11 +3529,11 @@ take_request(bool first)
 			else
 			{
 				events |= WL_TIMEOUT;
-				timeout = TimestampDifferenceMilliseconds(now, deadline);
+				rest = TimestampDifferenceMilliseconds(now, deadline);
 			}
 		}
 		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, events, timeout,
+		(void) WaitLatch(MyLatch, events, rest,
 						 wait_event(&request_wait_event, "PgBackgroundIdle"));
 		ResetLatch(MyLatch);
 	}
@@ -3553,7 +3580,7 @@ pg_background_worker_main(Datum main_arg)
 	SegmentHead *head;
 	shm_mq	   *queue;
 	Request    *request;
-	bool		first = true;
+	int			timeout = -1;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -3599,11 +3626,11 @@ pg_background_worker_main(Datum main_arg)
 	initStringInfo(&session_settings);
 	initStringInfo(&session_serialized);
 
-	while ((request = take_request(first)) != NULL)
+	while ((request = take_request(timeout)) != NULL)
 	{
 		char	   *job_settings = (char *) request + sizeof(Request);
 
-		first = false;
+		timeout = request->idle_timeout;
 		if (!run_job(request, job_settings,
 					 job_settings + request->settings_size))
 			break;
