@@ -4,7 +4,8 @@
 # checkout nor the server's own directories are written to.
 
 # The caller's make, server and locale settings are not those of a test.
-unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES TMPDIR "${!PG@}"
+mapfile -t settings < <(compgen -v PG | grep -vx PG_BACKGROUND_CACHE)
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES TMPDIR "${settings[@]}"
 export LC_ALL=C.UTF-8
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -97,7 +98,7 @@ make_work() {
 # stage NN: copies the sources to $work/NN.
 stage() {
     mkdir "$work/$1"
-    tar -C "$top" --exclude-vcs -cf - . | tar -C "$work/$1" --no-same-owner -xf -
+    tar -C "$top" --exclude-vcs --exclude=./dist -cf - . | tar -C "$work/$1" --no-same-owner -xf -
     [ "$(id -u)" != 0 ] || chown -R postgres: "$work"
 }
 
