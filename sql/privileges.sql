@@ -132,6 +132,40 @@ SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (who text);
 SELECT * FROM pg_background_result(:v1_pid) AS (who text);
 RESET ROLE;
 
+-- What a worker does shows to those who may see its query, that is the query of
+-- the user who logged in, whatever the role is.
+SET ROLE regress_granted;
+SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT pg_sleep(600)', 0, 'secret') h \gset
+RESET ROLE;
+SET statement_timeout = '3min';
+DO $$ BEGIN
+    WHILE NOT EXISTS (SELECT FROM pg_background_workers WHERE label = 'secret' AND query ~ 'pg_sleep') LOOP
+        PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01);
+    END LOOP;
+END $$;
+RESET statement_timeout;
+CREATE TEMP VIEW seen AS
+SELECT launcher_pid = pg_backend_pid() AS own, user_name, database = current_database() AS here,
+       label, state, launched_at IS NOT NULL AS launched, sql_preview
+FROM pg_background_workers WHERE pid = :pid;
+GRANT SELECT ON seen TO regress_granted, regress_executor;
+TABLE seen;
+SET ROLE regress_granted;
+TABLE seen;
+SET ROLE regress_executor;
+TABLE seen;
+SELECT query FROM pg_background_workers WHERE pid = :pid;
+RESET ROLE;
+GRANT pg_read_all_stats TO regress_executor;
+SET ROLE regress_executor;
+TABLE seen;
+SELECT query FROM pg_background_workers WHERE pid = :pid;
+SET ROLE regress_granted;
+SELECT pg_background_cancel_v2_grace(:pid, :cookie, 0);
+SELECT pg_background_detach_v2(:pid, :cookie);
+RESET ROLE;
+DROP VIEW seen;
+
 -- What is taken away is gone, also for jobs that were launched before.
 SET ROLE regress_granted;
 SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 1') h \gset

@@ -62,8 +62,7 @@ SELECT h.pid, h.cookie FROM "regress Schema".pg_background_launch_v2('SELECT 14'
 SELECT label FROM "regress Schema".pg_background_list;
 SELECT label FROM "regress Schema".pg_background_activity;
 SELECT * FROM "regress Schema".pg_background_run_query_v2(
-    'SELECT label FROM "regress Schema".pg_background_workers WHERE pid = pg_backend_pid()',
-    label => 'another') AS (label text);
+    'SELECT user_name FROM "regress Schema".pg_background_workers WHERE pid = pg_backend_pid()') AS (who name);
 SELECT * FROM "regress Schema".pg_background_result_v2(:pid, :cookie) AS (x int);
 RESET ROLE;
 SELECT "regress Schema".revoke_pg_background_privileges('regress_user');
