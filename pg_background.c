@@ -829,6 +829,17 @@ release_idle_workers(int keep)
 	}
 }
 
+/*
+ * A worker is to be started, though some may wait: for jobs of another user or
+ * queue size.  Let the longest waiting go, so that the new one may wait, too.
+ */
+static void
+make_room_for_idle(void)
+{
+	if (max_idle_workers > 0)
+		release_idle_workers(max_idle_workers - 1);
+}
+
 /* Let workers go where max_idle_workers has become smaller. */
 static void
 heed_lower_limit(void)
@@ -2023,6 +2034,8 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 	{
 		if (is_v1 || !claim_idle_worker(job, login_user))
 		{
+			if (!is_v1)
+				make_room_for_idle();
 			start_worker(job, login_user);
 			drop_stale_jobs(job);
 		}
