@@ -581,12 +581,6 @@ BEGIN
             SELECT 'TABLE ' || c.oid::regclass, coalesce(c.relacl, acldefault('r', c.relowner)), 'SELECT'
             FROM member m
             JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
-            UNION ALL
-            -- A view's row type is an object of its own, which nobody needs.
-            SELECT 'TYPE ' || t.oid::regtype, coalesce(t.typacl, acldefault('T', t.typowner)), NULL
-            FROM member m
-            JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
-            JOIN pg_type t ON t.oid = c.reltype
         ), privilege AS (
             SELECT o.name, o.wanted,
                    EXISTS (SELECT FROM aclexplode(o.acl) WHERE grantee = 0) AS is_public,

@@ -21,8 +21,9 @@ WITH object AS (
     FROM pg_depend d
     JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
     JOIN pg_type t ON d.classid = 'pg_type'::regclass AND d.objid = t.oid
+    JOIN pg_class c ON t.typrelid = c.oid AND c.relkind = 'c'
     LEFT JOIN pg_init_privs i ON i.classoid = d.classid AND i.objoid = d.objid
-    WHERE e.extname = 'pg_background' AND t.typtype = 'c'
+    WHERE e.extname = 'pg_background'
     UNION ALL
     SELECT 'view', c.relname, c.relowner,
            coalesce(c.relacl, acldefault('r', c.relowner)), i.initprivs
