@@ -325,7 +325,7 @@ statement_timeout_applies(void)
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
-/* How long a worker waits where enough others do, in milliseconds */
+/* How long a worker waits where enough others do, unless run_all needs it */
 #define SPARE_IDLE_TIMEOUT	10
 
 /* The request queue holds at least this much, or the first request. */
@@ -767,6 +767,9 @@ static struct
 	int64		execution;		/* of the completed ones, microseconds */
 }			stats;
 
+/* How long a worker waits where enough others do, in milliseconds */
+static int	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
+
 /*
  * Workers that have said done, but whose processes may still hold a slot.
  * See reap_workers().
@@ -960,7 +963,7 @@ choose_idle_timeout(Worker *worker)
 	worker->stay = others < max_idle_workers;
 	if (max_idle_workers == 0)
 		return -1;
-	return worker->stay ? idle_timeout : Min(idle_timeout, SPARE_IDLE_TIMEOUT);
+	return worker->stay ? idle_timeout : Min(idle_timeout, spare_idle_timeout);
 }
 
 /*
@@ -4249,6 +4252,7 @@ run_all_launch(RunAll *run)
 static void
 run_all(RunAll *run)
 {
+	spare_idle_timeout = INT_MAX;
 	PG_TRY();
 	{
 		for (;;)
@@ -4271,11 +4275,15 @@ run_all(RunAll *run)
 	}
 	PG_CATCH();
 	{
+		spare_idle_timeout = SPARE_IDLE_TIMEOUT;
 		for (int i = 0; i < run->next; i++)
 			abandon_job(run->jobs[i]);
+		release_idle_workers(max_idle_workers);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
+	release_idle_workers(max_idle_workers);
 }
 
 /* Return a row for each command; of one that was not launched, only its number. */
@@ -5280,6 +5288,18 @@ has_temp_namespace(void)
 }
 
 /*
+ * Is the current user the one that the session's settings say?  Servers without
+ * the fix of CVE-2024-10978 can be made to forget that.
+ */
+static bool
+is_user_consistent(void)
+{
+	Oid			role = GetCurrentRoleId();
+
+	return GetUserId() == (OidIsValid(role) ? role : GetSessionUserId());
+}
+
+/*
  * Run the job of a request, and say everything that there is to say of it.
  * Returns whether this process will take another request.
  *
@@ -5336,7 +5356,7 @@ run_job(Request *request)
 	set_ps_display("idle");
 
 	stays = request->idle_timeout >= 0 && !canceled && !has_temp_namespace() &&
-		!has_replication_origin();
+		!has_replication_origin() && is_user_consistent();
 	if (stays)
 	{
 		consume_request();
