@@ -2183,6 +2183,10 @@ raise_message(Job *job, ErrorData *message)
 	ErrorData	edata = *message;
 	char	   *context = psprintf("background worker, pid %d", (int) job->pid);
 
+	/* The server takes these for constants, and keeps no copies. */
+	edata.filename = NULL;
+	edata.funcname = NULL;
+
 	/* A worker that ends does not end its launcher. */
 	edata.elevel = Min(edata.elevel, ERROR);
 	edata.context = edata.context != NULL ?
