@@ -1178,6 +1178,11 @@ parse_message(char *data, Size size)
 	convert_field(&edata->hint, encoding);
 	convert_field(&edata->context, encoding);
 	convert_field(&edata->internalquery, encoding);
+	convert_field(&edata->schema_name, encoding);
+	convert_field(&edata->table_name, encoding);
+	convert_field(&edata->column_name, encoding);
+	convert_field(&edata->datatype_name, encoding);
+	convert_field(&edata->constraint_name, encoding);
 	return edata;
 }
 
