@@ -3370,6 +3370,18 @@ has_temp_namespace(void)
 }
 
 /*
+ * Is the current user the one that the session's settings say?  Servers without
+ * the fix of CVE-2024-10978 can be made to forget that.
+ */
+static bool
+is_user_consistent(void)
+{
+	Oid			role = GetCurrentRoleId();
+
+	return GetUserId() == (OidIsValid(role) ? role : GetSessionUserId());
+}
+
+/*
  * Run the job of a request, and say everything that there is to say of it.
  * Returns whether this process will take another request.
  *
@@ -3418,7 +3430,7 @@ run_job(Request *request, char *settings, const char *sql)
 	set_ps_display("idle");
 
 	stays = request->idle_timeout >= 0 && !canceled && !has_temp_namespace() &&
-		!has_replication_origin();
+		!has_replication_origin() && is_user_consistent();
 	if (stays)
 	{
 		consume_request();
