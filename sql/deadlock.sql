@@ -58,8 +58,8 @@ BEGIN
     FOR line IN SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', h.pid, h.cookie)) LOOP
         RAISE NOTICE 'wait: %', line;
     END LOOP;
-    -- it has been canceled
-    PERFORM pg_background_wait_v2(h.pid, h.cookie);
+    -- it has been canceled, which may take a moment
+    PERFORM pg_background_wait_v2_timeout(h.pid, h.cookie, 60000);
     RAISE NOTICE 'state: %', (SELECT state FROM list WHERE cookie = h.cookie);
     PERFORM pg_background_detach_v2(h.pid, h.cookie);
 
@@ -67,6 +67,9 @@ BEGIN
     FOR line IN SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int)', h.pid, h.cookie)) LOOP
         RAISE NOTICE 'result: %', line;
     END LOOP;
+    IF h.pid IN (SELECT pid FROM list) THEN
+        PERFORM pg_background_wait_v2_timeout(h.pid, h.cookie, 60000);
+    END IF;
     FOR line IN SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int)', h.pid, h.cookie)) LIMIT 1 LOOP
         RAISE NOTICE 'result again: %', line;
     END LOOP;

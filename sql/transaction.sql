@@ -115,7 +115,9 @@ DROP TABLE item;
 -- The end of the launcher's transaction
 --
 
--- known failure 9: a rollback leaves jobs, errors, rows and handles as they are
+-- known failure 9: a rollback leaves jobs, errors, rows and handles as they are,
+-- in memory and in temporary files
+SET work_mem = '64kB';
 BEGIN;
 SELECT pid AS pid1, cookie AS cookie1 FROM pg_background_launch_v2('SELECT g FROM generate_series(1, 10000) g') \gset
 SAVEPOINT s;

@@ -195,6 +195,16 @@ SELECT count(*) FROM processes WHERE pid = ANY (:'pids'::int[]);
 SET pg_background.max_idle_workers = 4;
 CALL run_at_once(5);
 CALL await('count(*) = 4 FROM processes');
+-- Those that are of no use make room for one that is.
+SET pg_background.max_idle_workers = 2;
+CALL run_at_once(2);
+SELECT process(4096) AS pid \gset
+SELECT process(4096) = :pid AS same;
+SELECT process(8192) AS small_pid \gset
+SELECT process(4096) = :pid AND process(8192) = :small_pid AS same;
+SELECT process(16384) AS pid \gset
+SELECT process(16384) = :pid AS same;
+CALL await('count(*) = 2 FROM processes');
 -- fewer, from the next job on
 SET pg_background.max_idle_workers = 1;
 SELECT process() AS pid \gset

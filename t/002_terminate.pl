@@ -97,9 +97,7 @@ foreach my $what (sort keys %endless)
 	next if $what eq 'command tags';
 
 	my $size = log_size($node);
-	$session->query("SET statement_timeout = '1s'");
-	$job = $session->launch($endless{$what}, 4096);
-	$session->query('RESET statement_timeout');
+	$job = $session->launch("SET statement_timeout = '1s'; $endless{$what}", 4096);
 	wait_until(
 		'the job has timed out',
 		sub { log_since($node, $size) =~ /canceling statement due to statement timeout/ });
@@ -115,7 +113,7 @@ is($session->state($job), 'error', 'submitted and terminated: state');
 $session->query("SELECT pg_background_detach_v2($job)");
 
 nothing_left($node, 'jobs that were ended', $session);
-unlike(log_since($node,0), qr/TRAP|PANIC|terminated by signal/,
+unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/,
 	'no process has crashed');
 
 done_testing();
