@@ -401,12 +401,16 @@ typedef struct WorkerShared
 	/* Set by the launcher to cancel a job that has not begun */
 	pg_atomic_uint32 canceled;
 	/* Set by the launcher when it no longer wants rows or notices */
-	pg_atomic_uint32 discard;
+	pg_atomic_uint32 discard;	/* DISCARD_NEW, then DISCARD_ALL */
 	pg_atomic_uint32 state;		/* a WorkerState */
 
 	slock_t		mutex;			/* over what follows */
 	JobInfo		info;
 } WorkerShared;
+
+/* Say nothing more; do not even complete the message that is half sent. */
+#define DISCARD_NEW		1
+#define DISCARD_ALL		2
 
 /*
  * What a worker is at.  When it has waited long enough for a request, it may
@@ -783,6 +787,8 @@ static dlist_head leaving_workers = DLIST_STATIC_INIT(leaving_workers);
 static StringInfoData settings;
 static StringInfoData settings_serialized;
 static uint64 settings_generation = 0;
+
+static bool pump_worker(Worker *worker);
 
 static uint32 launch_wait_event = 0;
 static uint32 job_wait_event = 0;
@@ -1295,27 +1301,18 @@ cancel_job(Job *job)
  */
 
 /*
- * Tell a worker that nobody will read what its job says.  It may be waiting
- * for room in its queue.
- */
-static void
-discard_output(Worker *worker)
-{
-	PGPROC	   *sender = shm_mq_get_sender(shm_mq_get_queue(worker->results));
-
-	pg_atomic_write_u32(&worker->shared->discard, 1);
-	if (sender != NULL)
-		SetLatch(&sender->procLatch);
-}
-
-/*
  * Forget a job.  Where it runs it goes on to its end, which is noticed, but
  * nothing that it says is kept.
+ *
+ * Its worker may be waiting for room in its queue, with a message half sent.
+ * It is told to say no more, is given room for what it is just saying, and
+ * gives up the queue only if that is not enough.
  */
 static void
 forget_job(Job *job)
 {
 	Worker	   *worker = job->worker;
+	PGPROC	   *sender;
 
 	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
 	dlist_delete(&job->node);
@@ -1325,14 +1322,28 @@ forget_job(Job *job)
 	job->forgotten = true;
 
 	if (worker == NULL)
+	{
 		MemoryContextDelete(job->context);
-	else if (job->sent)
-		discard_output(worker);
-	else
+		return;
+	}
+	if (!job->sent)
+	{
 		release_worker(worker, false);
+		return;
+	}
+
+	pg_atomic_write_u32(&worker->shared->discard, DISCARD_NEW);
+	while (worker->job == job && pump_worker(worker))
+		;
+	if (worker->job != job)
+		return;
+	pg_atomic_write_u32(&worker->shared->discard, DISCARD_ALL);
+	sender = shm_mq_get_sender(shm_mq_get_queue(worker->results));
+	if (sender != NULL)
+		SetLatch(&sender->procLatch);
 }
 
-/* Forget all jobs of the session, and let its workers go. */
+/* Forget all jobs of the session, and let all its workers go. */
 static void
 forget_all_jobs(void)
 {
@@ -1340,7 +1351,12 @@ forget_all_jobs(void)
 
 	dlist_foreach_modify(iter, &jobs)
 		forget_job(dlist_container(Job, node, iter.cur));
-	release_idle_workers(0);
+	dlist_foreach_modify(iter, &workers)
+	{
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+
+		release_worker(worker, worker->job == NULL);
+	}
 }
 
 /* Bring one field of a message into the database's encoding. */
@@ -1673,7 +1689,8 @@ worker_lost(Worker *worker)
 	Job		   *job = worker->job;
 	LastWords  *last_words = &worker->shared->head.last_words;
 
-	if (job != NULL && job->error == NULL)
+	/* Of a forgotten job, nothing more is known than that it was not heard. */
+	if (job != NULL && job->error == NULL && !job->forgotten)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
 
@@ -2010,7 +2027,8 @@ check_deadlock(Job **set, int njobs)
 	{
 		if (set[i]->worker == NULL)
 			continue;
-		if (!is_deadlocked(set[i]->pid))
+		/* One that was canceled is about to end. */
+		if (set[i]->cancel_requested || !is_deadlocked(set[i]->pid))
 			return;
 		if (first == NULL)
 			first = set[i];
@@ -4523,7 +4541,7 @@ send_output(bool wait, bool flush)
 			case SHM_MQ_WOULD_BLOCK:
 				break;
 		}
-		if (pg_atomic_read_u32(&my_shared->discard) != 0)
+		if (pg_atomic_read_u32(&my_shared->discard) == DISCARD_ALL)
 		{
 			/* Nobody makes room any more. */
 			shm_mq_detach(output_queue);
@@ -5387,7 +5405,6 @@ reset_session(void)
 	ResetSequenceCaches();
 	forget_all_jobs();
 	memset(&stats, 0, sizeof(stats));
-	stats.launched = count_running_jobs();
 	drop_temporary_slots();
 	CommitTransactionCommand();
 
