@@ -416,6 +416,13 @@ SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (launched int8, complete
 SELECT j.pid = :pid AS same_process, r.*
 FROM pg_background_launch_v2('TABLE stats') j,
      LATERAL pg_background_result_v2(j.pid, j.cookie) AS r (launched int8, completed int8, failed int8, canceled int8, active int, adds_up bool);
+-- also where one of them has ended since
+SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_background_submit_v2(''SELECT pg_sleep(0.2)'') IS NOT NULL') \gset
+SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (launched bool);
+CALL await(format('NOT EXISTS (SELECT FROM pg_background_workers WHERE launcher_pid = %s AND state <> ''idle'')', :pid));
+SELECT j.pid = :pid AS same_process, r.*
+FROM pg_background_launch_v2('TABLE stats') j,
+     LATERAL pg_background_result_v2(j.pid, j.cookie) AS r (launched int8, completed int8, failed int8, canceled int8, active int, adds_up bool);
 TABLE stats;
 
 -- the average of those that have ended well
