@@ -26,13 +26,15 @@ FROM pg_depend d
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND d.objid = t.oid
 JOIN pg_class c ON c.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE t.typrelid END
+    AND c.relkind = CASE WHEN d.classid = 'pg_class'::regclass THEN c.relkind ELSE 'c' END
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE e.extname = 'pg_background'
 GROUP BY c.relname, c.relkind ORDER BY 2, c.relname COLLATE "C";
 
 -- arguments by name
-SELECT l.label, s.n FROM pg_background_launch_v2(sql => 'SELECT 1', queue_size => 0, label => 'by name') h,
-    LATERAL (SELECT label FROM pg_background_list WHERE pid = h.pid) l, LATERAL pg_background_result_v2(pid => h.pid, cookie => h.cookie) AS s (n int);
+SELECT pid, cookie FROM pg_background_launch_v2(sql => 'SELECT 1', queue_size => 0, label => 'by name') \gset
+SELECT label FROM pg_background_list;
+SELECT * FROM pg_background_result_v2(pid => :pid, cookie => :cookie) AS (n int);
 SELECT state FROM pg_background_outcome_v2(p_pid => 0, p_cookie => 0);
 SELECT has_error FROM pg_background_run_v2(sql => 'SELECT 1', queue_size => 0, timeout_ms => 0, label => 'by name');
 SELECT state FROM pg_background_run_all_v2(commands => '{SELECT 1}', concurrency => 1, stop_on_error => true);
