@@ -1798,7 +1798,8 @@ wait_for_progress(Job *job, TimestampTz deadline)
 
 			if (check_at != 0 && now >= check_at)
 			{
-				if (is_deadlocked(job->pid))
+				/* One that was canceled is about to end. */
+				if (!job->cancel_requested && is_deadlocked(job->pid))
 				{
 					job->cancel_requested = true;
 					cancel_worker(job->worker);
