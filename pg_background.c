@@ -476,12 +476,23 @@ _PG_init(void)
 /*
  * A short look at a queue, before sleeping: waking a sleeping process costs
  * ten times what a small job costs.  Whether it is worth it is told by how long
- * the last waits took.  A worker looks for a quarter of the time only: while
- * its launcher does other things, it would be in the way.
+ * the last waits took, and by whether the last looks were in vain: after each
+ * such one, twice as many are left out, since where processors are scarce, to
+ * look is what makes the wait long.
+ *
+ * A worker looks for a quarter of the time only: while its launcher does other
+ * things, it would be in the way.
  */
+typedef struct LookHistory
+{
+	int			average;		/* of the waits, microseconds */
+	int			leave_out;		/* how many looks to leave out after one in vain */
+	int			left;			/* how many of them are still to be left out */
+} LookHistory;
+
 typedef struct Look
 {
-	int		   *average;		/* of the waits, microseconds */
+	LookHistory *history;
 	int			limit;			/* microseconds */
 	instr_time	start;
 	bool		begun;
@@ -489,8 +500,8 @@ typedef struct Look
 } Look;
 
 /* Until we know better, it is a process that has to start. */
-static int	launcher_wait = INT_MAX / 8;
-static int	worker_wait = INT_MAX / 8;
+static LookHistory launcher_looks = {.average = INT_MAX / 8};
+static LookHistory worker_looks = {.average = INT_MAX / 8};
 
 /* On a single processor, nothing can happen while we look. */
 static bool
@@ -522,16 +533,28 @@ look_elapsed(Look *look)
 static bool
 look_again(Look *look)
 {
+	LookHistory *history = look->history;
+
 	if (!look->begun)
 	{
 		look->begun = true;
-		look->over = *look->average > look->limit || !many_processors();
+		look->over = history->average > look->limit || !many_processors();
+		if (!look->over && history->left > 0)
+		{
+			history->left--;
+			look->over = true;
+		}
 		INSTR_TIME_SET_CURRENT(look->start);
 	}
 	else if (!look->over)
 	{
 		(void) sched_yield();
-		look->over = look_elapsed(look) >= look->limit;
+		if (look_elapsed(look) >= look->limit)
+		{
+			look->over = true;
+			history->leave_out = Min(2 * history->leave_out + 1, 63);
+			history->left = history->leave_out;
+		}
 	}
 	return !look->over;
 }
@@ -543,11 +566,15 @@ look_again(Look *look)
 static void
 look_ended(Look *look)
 {
+	LookHistory *history = look->history;
 	int			most = 2 * look->limit;
 
-	if (look->begun)
-		*look->average = (3 * Min(*look->average, most) +
-						  Min(look_elapsed(look), most)) / 4;
+	if (!look->begun)
+		return;
+	history->average = (3 * Min(history->average, most) +
+						Min(look_elapsed(look), most)) / 4;
+	if (!look->over)
+		history->leave_out = 0;
 }
 
 /* ----------------------------------------------------------------
@@ -1775,7 +1802,7 @@ static bool
 wait_for_progress(Job *job, TimestampTz deadline)
 {
 	TimestampTz check_at = 0;
-	Look		look = {.average = &launcher_wait, .limit = look_time};
+	Look		look = {.history = &launcher_looks, .limit = look_time};
 
 	while (job->worker != NULL)
 	{
@@ -3519,7 +3546,7 @@ static Request *
 take_request(int timeout)
 {
 	TimestampTz deadline = 0;
-	Look		look = {.average = &worker_wait, .limit = look_time / 4};
+	Look		look = {.history = &worker_looks, .limit = look_time / 4};
 
 	for (;;)
 	{
