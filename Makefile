@@ -3,17 +3,21 @@
 #   make, make install, make installcheck   as for any PGXS extension; PG_CONFIG=… picks the server
 #   make demo                               a short tour on a throw-away cluster
 #   make check                              every test on every server version of this machine
+#   make bench                              the benchmark, see bench/README.md
 #
-# demo and check install what they miss from the distribution, so they must
-# work where there is no pg_config yet.
+# demo, check and bench install what they miss from the distribution, so they
+# must work where there is no pg_config yet.
 
 here := $(dir $(lastword $(MAKEFILE_LIST)))
 
-standalone = check demo
+standalone = bench check demo
 
 ifneq ($(filter $(standalone),$(MAKECMDGOALS)),)
 
 .PHONY: $(standalone)
+
+bench:
+	$(here)bench/run
 
 check:
 	$(here)packaging-tests/check

@@ -128,8 +128,8 @@ RESET regress.long;
 -- much to clean up in between.
 SELECT process(8192) = :small_pid AS same;
 SELECT run('DO $$ BEGIN FOR i IN 1 .. 3000 LOOP EXECUTE ''PREPARE p'' || i || '' AS SELECT 1''; END LOOP; END $$;
-            SELECT length(''' || repeat('x', 10000) || ''')::text'),
-       run('SELECT length(''' || repeat('x', 10000) || ''')::text');
+            SELECT length(''' || repeat('x', 10000) || ''')::text', 12288),
+       run('SELECT length(''' || repeat('x', 10000) || ''')::text', 12288);
 
 -- The users that workers connect as; but a session user that was set, or a role,
 -- is no reason for another process.

@@ -95,7 +95,9 @@ is( $node->safe_psql('postgres', "SELECT count(*) FROM pg_ls_tmpdir()"),
 	0, 'no temporary file');
 
 # A failed job leaves nothing, too.
-$session->submit('BEGIN; LOCK TABLE seen; SELECT 1 / 0');
+my $failed = $session->submit('BEGIN; LOCK TABLE seen; SELECT 1 / 0');
+$session->wait_for($failed);
+$session->query("SELECT pg_background_detach_v2($failed)");
 is(idle_worker($session), $pid, 'the process after a failed job');
 is( $node->safe_psql('postgres', "SELECT locktype, mode FROM pg_locks WHERE pid = $pid"),
 	'', 'no lock after a failed job');
