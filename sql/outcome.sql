@@ -487,6 +487,7 @@ SELECT label, state FROM pg_background_list WHERE label IS NOT NULL;
 
 -- cancel all: those that run, with no label as well
 SELECT pg_background_cancel_all_v2();
+CALL await('NOT EXISTS (SELECT FROM pg_background_list WHERE state IN (''starting'', ''running''))');
 SELECT count(*) FROM generate_series(1, 3) g, LATERAL pg_background_launch_v2(format('SELECT pg_sleep(3600 + %s)', g), 0, 'three');
 SELECT pg_background_cancel_all_v2();
 CALL await('states() !~ ''starting|running''');
