@@ -8,6 +8,7 @@ SELECT * FROM pg_background_list_v2()
 AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
     state text, sql_preview text, last_error text, consumed bool);
 
+-- Since 19, the context of a lock timeout says what was waited for.
 -- What a statement raises. Any PID, size and so on is shown as N; of the context
 -- there is what the job adds to it.
 CREATE FUNCTION raised(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -23,7 +24,7 @@ EXCEPTION
         RETURN QUERY
             SELECT regexp_replace(kind || ': ' || line, '(least|exceed|PID|pid) -?\d+', '\1 N', 'g')
             FROM (VALUES (1, state, message), (2, 'DETAIL', detail), (3, 'HINT', hint),
-                         (4, 'CONTEXT', substring(context FROM '^.*background worker, pid \d+'))) v (n, kind, line)
+                         (4, 'CONTEXT', substring(regexp_replace(context, '^waiting for [^\n]*\n', '') FROM '^.*background worker, pid \d+'))) v (n, kind, line)
             WHERE line <> '' ORDER BY n;
 END $$;
 

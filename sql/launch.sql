@@ -8,6 +8,8 @@ CREATE EXTENSION pg_background;
 CREATE TABLE audit (entry text);
 
 --
+-- known failure 6: on a server with assertions, every job here would fail one of
+-- them, or none (resource owners, the security context of a transaction)
 -- known failure 1: the session ends, or detaches, at once after the launch
 --
 
