@@ -243,6 +243,7 @@ SELECT * FROM was_done();
 -- where there is no slot: nothing is done, nothing is lost, and nothing runs
 SET pg_background.max_workers = 2;
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)', 0, 'long') \gset
+CALL await(format('(SELECT wait_event = ''PgSleep'' FROM pg_stat_activity WHERE pid = %s)', :pid));
 CREATE TABLE work (n int);
 \set VERBOSITY default
 BEGIN;
