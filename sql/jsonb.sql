@@ -137,6 +137,22 @@ SELECT pid, cookie FROM pg_background_launch_v2('SELECT ''{"a": "\u0000"}''::jso
 SELECT pg_background_result_jsonb_v2(:pid, :cookie);
 \set VERBOSITY default
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (j json);
+-- also by the same function, from its first row
+CREATE OR REPLACE FUNCTION to_json(colour) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('regress.fail', true) = $1::text THEN
+        RAISE 'no %', $1;
+    END IF;
+    RETURN to_json($1::text);
+END $$;
+ALTER TYPE colour ADD VALUE 'green';
+SELECT pid, cookie FROM pg_background_launch_v2('SELECT ''red''::colour AS c UNION ALL SELECT ''green'' UNION ALL SELECT ''red''') \gset
+SET regress.fail = 'green';
+\set VERBOSITY terse
+SELECT pg_background_result_jsonb_v2(:pid, :cookie);
+\set VERBOSITY default
+RESET regress.fail;
+SELECT pg_background_result_jsonb_v2(:pid, :cookie);
 -- the cancel of a reader, who loses nothing
 SELECT pg_advisory_lock(1);
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1 AS a, pg_advisory_xact_lock(1) IS NULL AS b') \gset
