@@ -136,6 +136,8 @@ PG_MODULE_MAGIC;
  * ----------------------------------------------------------------
  */
 
+#define SERVER_MAJOR		(PG_VERSION_NUM / 10000)
+
 /*
  * Can a background worker connect as a role that has no LOGIN attribute?
  * Where it cannot, see "hold_user" in Request.
@@ -341,7 +343,7 @@ statement_timeout_applies(void)
 #define MAGIC_FAMILY		UINT64CONST(0x70676267)
 #define LAYOUT				2
 #define SEGMENT_MAGIC \
-	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | (PG_VERSION_NUM / 10000))
+	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | SERVER_MAJOR)
 
 /*
  * What a worker could not say through the queue: it is not there yet, or it
