@@ -4,13 +4,15 @@
 #   make demo                               a short tour on a throw-away cluster
 #   make check                              every test on every server version of this machine
 #   make bench                              the benchmark, see bench/README.md
+#   make deb, make rpm                      packages for every server, in dist; SERVERS='15 17' for some
+#   make dist                               a tarball, and a zip for PGXN, in dist
 #
-# demo, check and bench install what they miss from the distribution, so they
-# must work where there is no pg_config yet.
+# From demo on they install what they miss from the distribution, so they must
+# work where there is no pg_config yet.
 
 here := $(dir $(lastword $(MAKEFILE_LIST)))
 
-standalone = bench check demo
+standalone = bench check deb demo dist rpm
 
 ifneq ($(filter $(standalone),$(MAKECMDGOALS)),)
 
@@ -22,8 +24,14 @@ bench:
 check:
 	$(here)packaging-tests/check
 
+deb rpm:
+	$(here)packaging-tests/run -b $@ $(SERVERS)
+
 demo:
 	$(here)docs/demo
+
+dist:
+	$(here)packaging-tests/dist
 
 else
 
