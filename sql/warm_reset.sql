@@ -253,6 +253,10 @@ SELECT * FROM compare('RESET SESSION AUTHORIZATION', 'SELECT session_user = ''re
 RESET SESSION AUTHORIZATION;
 SELECT * FROM compare('SELECT', 'SELECT session_user::text = current_user AND current_user <> ''regress_two''');
 
+-- one that a server with CVE-2024-10978 does not go back to
+SELECT run('SET ROLE regress_one; COMMIT; BEGIN; SET LOCAL SESSION AUTHORIZATION DEFAULT; ROLLBACK; SELECT 1::text');
+SELECT run('SELECT current_user::text') = current_user AS equal;
+
 -- a role of the launcher that the job has dropped
 SET ROLE regress_one;
 SELECT run('RESET ROLE; DROP OWNED BY regress_one; DROP ROLE regress_one; SET work_mem = ''5MB''; SELECT ''dropped''');
