@@ -37,7 +37,9 @@ else
 
 EXTENSION = pg_background
 MODULES = pg_background
-DATA = $(notdir $(wildcard $(here)pg_background--*.sql))
+# What updates 1.7 updates these, too.
+DATA_built = $(foreach from,1.8 1.9 1.10,pg_background--$(from)--1.11.sql)
+DATA = $(filter-out $(DATA_built),$(notdir $(wildcard $(here)pg_background--*.sql)))
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
@@ -51,5 +53,8 @@ ifeq ($(wildcard $(PGXS)),)
 $(error $(PG_CONFIG) leads to no server headers: install postgresql-server-dev-NN, or give PG_CONFIG=/path/to/pg_config)
 endif
 include $(PGXS)
+
+$(DATA_built): pg_background--1.7--1.11.sql
+	cp $< $@
 
 endif

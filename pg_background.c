@@ -60,6 +60,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
@@ -72,7 +73,9 @@
 #include "libpq/pqmq.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "parser/analyze.h"
+#include "parser/parse_node.h"
 #include "pgstat.h"
 #include "port/atomics.h"
 #include "portability/instr_time.h"
@@ -85,16 +88,21 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
+#include "storage/shmem.h"
 #include "storage/shm_mq.h"
 #include "storage/sinval.h"
+#include "storage/spin.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/hsearch.h"
@@ -211,13 +219,26 @@ set_setting(const char *name, const char *value, GucContext context, Oid role)
 #endif
 }
 
+/* setup is what gives the parser hooks for parameters, with its argument. */
 static List *
-analyze_and_rewrite(RawStmt *parsetree, const char *sql)
+analyze_and_rewrite(RawStmt *parsetree, const char *sql,
+					ParserSetupHook setup, void *arg)
 {
 #if PG_VERSION_NUM >= 150000
-	return pg_analyze_and_rewrite_fixedparams(parsetree, sql, NULL, 0, NULL);
+	return pg_analyze_and_rewrite_withcb(parsetree, sql, setup, arg, NULL);
 #else
-	return pg_analyze_and_rewrite(parsetree, sql, NULL, 0, NULL);
+	return pg_analyze_and_rewrite_params(parsetree, sql, setup, arg, NULL);
+#endif
+}
+
+/* A number that no other backend has at the same time, below MaxBackends */
+static int
+my_backend_index(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
 #endif
 }
 
@@ -298,13 +319,15 @@ statement_timeout_applies(void)
 /* Limits of the SQL interface; sizes in bytes, times in milliseconds. */
 #define PREVIEW_SIZE		120
 #define LAST_ERROR_SIZE		512
+#define LABEL_SIZE			64
+#define PROGRESS_SIZE		256
 #define MAX_TIMEOUT			3600000
 #define MAX_QUEUE_SIZE		((int32) (MaxAllocSize / 2))
 
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
-/* How long a worker waits where enough others do, in milliseconds */
+/* How long a worker waits where enough others do, unless run_all needs it */
 #define SPARE_IDLE_TIMEOUT	10
 
 /* The request queue holds at least this much, or the first request. */
@@ -318,7 +341,7 @@ statement_timeout_applies(void)
  * changes, so that it can also say so.
  */
 #define MAGIC_FAMILY		UINT64CONST(0x70676267)
-#define LAYOUT				1
+#define LAYOUT				2
 #define SEGMENT_MAGIC \
 	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | SERVER_MAJOR)
 
@@ -344,6 +367,21 @@ typedef struct SegmentHead
 } SegmentHead;
 
 /*
+ * What other sessions may see of a worker's job, and what the job says of its
+ * progress; percent is -1 before it has said anything.
+ */
+typedef struct JobInfo
+{
+	Oid			launcher_user;
+	Oid			user_id;
+	TimestampTz launched_at;
+	char		label[LABEL_SIZE];
+	char		sql_preview[PREVIEW_SIZE + 1];
+	int			progress_pct;
+	char		progress_msg[PROGRESS_SIZE];
+} JobInfo;
+
+/*
  * The head of a segment; the request queue and the result queue follow.
  * Beside the queues there is only what must be readable or settable while the
  * other side is not reading its queue.
@@ -364,8 +402,17 @@ typedef struct WorkerShared
 	pg_atomic_uint32 launcher_waits;
 	/* Set by the launcher to cancel a job that has not begun */
 	pg_atomic_uint32 canceled;
+	/* Set by the launcher when it no longer wants rows or notices */
+	pg_atomic_uint32 discard;	/* DISCARD_NEW, then DISCARD_ALL */
 	pg_atomic_uint32 state;		/* a WorkerState */
+
+	slock_t		mutex;			/* over what follows */
+	JobInfo		info;
 } WorkerShared;
+
+/* Say nothing more; do not even complete the message that is half sent. */
+#define DISCARD_NEW		1
+#define DISCARD_ALL		2
 
 /*
  * What a worker is at.  When it has waited long enough for a request, it may
@@ -382,8 +429,9 @@ typedef enum WorkerState
 } WorkerState;
 
 /*
- * One request, a message of the request queue.  The settings and the SQL
- * string follow.
+ * One request, a message of the request queue.  The settings, the SQL string
+ * and its parameters follow: of each, the type's OID and what datumSerialize()
+ * makes of it.
  */
 typedef struct Request
 {
@@ -402,6 +450,8 @@ typedef struct Request
 								 * afterwards, milliseconds; -1 = not at all */
 	Size		settings_size;	/* 0 = what was sent before */
 	Size		sql_size;		/* with its terminator */
+	Size		params_size;
+	int			nparams;
 } Request;
 
 /*
@@ -431,12 +481,14 @@ typedef struct FrameHeader
 typedef struct CommandFrame
 {
 	char		tag[COMPLETION_TAG_BUFSIZE];
+	uint64		row_count;
 } CommandFrame;
 
 typedef struct DoneFrame
 {
 	bool		canceled;		/* by a query cancel, not by a time-out */
 	bool		stays;			/* the worker will take another request */
+	int64		execution;		/* how long it took, microseconds */
 } DoneFrame;
 
 /* The worker's own segment, NULL in any other process */
@@ -446,6 +498,29 @@ static dsm_handle my_segment = 0;
 PGDLLEXPORT void _PG_init(void);
 PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
 
+/*
+ * In the server's main shared memory: the handle of the segment of each backend
+ * that is a worker, 0 for all others.  It is made when it is needed first, and
+ * so small that it fits into what the server leaves for such things.
+ */
+static pg_atomic_uint32 *
+worker_segments(void)
+{
+	static pg_atomic_uint32 *segments = NULL;
+	bool		found;
+
+	if (segments != NULL)
+		return segments;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	segments = ShmemInitStruct("pg_background workers",
+							   MaxBackends * sizeof(pg_atomic_uint32), &found);
+	for (int i = 0; !found && i < MaxBackends; i++)
+		pg_atomic_init_u32(&segments[i], 0);
+	LWLockRelease(AddinShmemInitLock);
+	return segments;
+}
+
 /* ----------------------------------------------------------------
  *		Settings of this extension
  * ----------------------------------------------------------------
@@ -454,6 +529,10 @@ PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
 static int	max_idle_workers;
 static int	idle_timeout;		/* milliseconds */
 static int	look_time;			/* microseconds */
+static int	max_workers;
+static int	default_queue_size; /* bytes */
+static int	worker_timeout;		/* milliseconds */
+static int	launch_timeout;		/* milliseconds */
 
 void
 _PG_init(void)
@@ -473,6 +552,26 @@ _PG_init(void)
 							"0 turns this off, as having a single processor does.",
 							&look_time, 400, 0, 10000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.max_workers",
+							"Sets how many jobs of a session may run at once.",
+							NULL,
+							&max_workers, 16, 1, 1000,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.default_queue_size",
+							"Sets the size of a job's result queue where the launch gives none.",
+							NULL,
+							&default_queue_size, 65536, 4096, 256 * 1024 * 1024,
+							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.worker_timeout",
+							"Sets how long a job may take.",
+							"0 turns this off.",
+							&worker_timeout, 0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.launch_timeout",
+							"Sets how long a launch waits for a free worker.",
+							"0 does not wait.",
+							&launch_timeout, 0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 /*
@@ -636,12 +735,28 @@ typedef struct Job
 	TimestampTz launched_at;
 	int32		queue_size;
 	char	   *sql;
+	char	   *label;			/* or NULL */
+	bool		is_v1;			/* its PID is its handle */
 	bool		submitted;		/* its result is never read */
+	bool		sent;			/* its worker has been handed it */
 	bool		cancel_requested;
+	bool		forgotten;		/* it has no handle any more, and runs on */
 	bool		consumed;		/* rows went to a reader that was interrupted */
+
+	/* What its worker is sent, and whom that connects as */
+	Request		request;
+	Oid			login_user;
+	StringInfoData params;
+	StringInfo	settings;		/* of the launch, where it starts later */
+	SubTransactionId subxact;	/* whose commit it waits for */
 
 	/* Learnt from the stream */
 	bool		canceled;
+	uint64		end_number;		/* the order in which jobs ended, from 1 */
+	int64		execution;		/* microseconds */
+	int64		row_count;		/* of the last command */
+	int			progress_pct;	/* -1 = it has said nothing */
+	char		progress_msg[PROGRESS_SIZE];
 	TupleDesc	desc;			/* NULL where no rows came */
 	Tuplestorestate *rows;		/* those that nobody has asked for yet */
 	bool		rows_torn;		/* storing a row failed */
@@ -672,6 +787,22 @@ static HTAB *jobs_by_cookie = NULL;
 static dlist_head jobs = DLIST_STATIC_INIT(jobs);
 static dlist_head workers = DLIST_STATIC_INIT(workers);
 
+/* Jobs that start when the transaction commits; they have no handle. */
+static dlist_head pending_jobs = DLIST_STATIC_INIT(pending_jobs);
+
+/* What became of the session's jobs; those that are in no other count run. */
+static struct
+{
+	int64		launched;
+	int64		completed;
+	int64		failed;
+	int64		canceled;
+	int64		execution;		/* of the completed ones, microseconds */
+}			stats;
+
+/* How long a worker waits where enough others do, in milliseconds */
+static int	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
+
 /*
  * Workers that have said done, but whose processes may still hold a slot.
  * See reap_workers().
@@ -685,6 +816,8 @@ static dlist_head leaving_workers = DLIST_STATIC_INIT(leaving_workers);
 static StringInfoData settings;
 static StringInfoData settings_serialized;
 static uint64 settings_generation = 0;
+
+static bool pump_worker(Worker *worker);
 
 static uint32 launch_wait_event = 0;
 static uint32 job_wait_event = 0;
@@ -766,6 +899,39 @@ reap_workers(bool wait)
 	return reaped;
 }
 
+/* Copy what is public of a worker's job. */
+static void
+read_job_info(WorkerShared *shared, JobInfo *info)
+{
+	SpinLockAcquire(&shared->mutex);
+	*info = shared->info;
+	SpinLockRelease(&shared->mutex);
+}
+
+/* Take over what a job has said of its progress. */
+static void
+keep_progress(Job *job, WorkerShared *shared)
+{
+	JobInfo		info;
+
+	read_job_info(shared, &info);
+	job->progress_pct = info.progress_pct;
+	strlcpy(job->progress_msg, info.progress_msg, PROGRESS_SIZE);
+}
+
+/* A job and its worker part; a job that nobody knows any more goes. */
+static void
+detach_job(Worker *worker)
+{
+	Job		   *job = worker->job;
+
+	job->worker = NULL;
+	worker->job = NULL;
+	keep_progress(job, worker->shared);
+	if (job->forgotten)
+		MemoryContextDelete(job->context);
+}
+
 /*
  * Let a worker go.  Unmapping its segment detaches both queues; that is how
  * the worker learns that nobody will send it anything more, or read what it
@@ -780,7 +946,7 @@ release_worker(Worker *worker, bool ended)
 		 (int) worker->pid);
 
 	if (worker->job != NULL)
-		worker->job->worker = NULL;
+		detach_job(worker);
 	dlist_delete(&worker->node);
 
 	/* A worker that was sent a job may still have to map the segment. */
@@ -832,7 +998,7 @@ choose_idle_timeout(Worker *worker)
 	worker->stay = others < max_idle_workers;
 	if (max_idle_workers == 0)
 		return -1;
-	return worker->stay ? idle_timeout : Min(idle_timeout, SPARE_IDLE_TIMEOUT);
+	return worker->stay ? idle_timeout : Min(idle_timeout, spare_idle_timeout);
 }
 
 /*
@@ -896,8 +1062,7 @@ end_job(Worker *worker, bool stays)
 		return;
 	}
 
-	job->worker = NULL;
-	worker->job = NULL;
+	detach_job(worker);
 	dlist_delete(&worker->node);
 	dlist_push_tail(&workers, &worker->node);
 }
@@ -906,9 +1071,12 @@ end_job(Worker *worker, bool stays)
 static Size
 request_size(Job *job, Worker *worker)
 {
-	Size		size = sizeof(Request) + strlen(job->sql) + 1;
+	Size		size = sizeof(Request) + strlen(job->sql) + 1 + job->params.len;
 
-	if (worker == NULL || worker->settings_generation != settings_generation)
+	if (job->settings != NULL)
+		size += job->settings->len;
+	else if (worker == NULL ||
+			 worker->settings_generation != settings_generation)
 		size += settings.len;
 	return size;
 }
@@ -918,7 +1086,7 @@ request_size(Job *job, Worker *worker)
  * that would do.
  */
 static bool
-claim_idle_worker(Job *job, Oid login_user)
+claim_idle_worker(Job *job)
 {
 	dlist_iter	iter;
 
@@ -929,7 +1097,7 @@ claim_idle_worker(Job *job, Oid login_user)
 		uint32		ready = WORKER_READY;
 
 		if (worker->job == NULL &&
-			worker->login_user == login_user &&
+			worker->login_user == job->login_user &&
 			worker->queue_size == job->queue_size &&
 			worker->request_room >= request_size(job, worker) &&
 			pg_atomic_compare_exchange_u32(&worker->shared->state, &ready,
@@ -972,6 +1140,8 @@ create_segment(Worker *worker, Size room)
 	pg_atomic_init_u32(&shared->head.pinned, 0);
 	pg_atomic_init_u32(&shared->launcher_waits, 0);
 	pg_atomic_init_u32(&shared->canceled, 0);
+	pg_atomic_init_u32(&shared->discard, 0);
+	SpinLockInit(&shared->mutex);
 	pg_atomic_init_u32(&shared->state, WORKER_STARTING);
 	worker->shared = shared;
 
@@ -1043,15 +1213,15 @@ choose_user(Request *request)
 
 /*
  * Start a process for a job, and wait until it has a PID.  It need not have
- * mapped the segment then, nor connected.
+ * mapped the segment then, nor connected.  Returns false where no slot is free.
  *
  * On error the job has a worker that is to be let go, or none.
  *
- * Errors: 53000 where no slot is free, 57P01 where the postmaster is gone,
- * those of dsm_create(), and whatever interrupts us.
+ * Errors: 53000 where the process cannot be started, 57P01 where the
+ * postmaster is gone, those of dsm_create(), and whatever interrupts us.
  */
-static void
-start_worker(Job *job, Oid login_user)
+static bool
+start_worker(Job *job)
 {
 	Worker	   *worker;
 	MemoryContext context;
@@ -1064,7 +1234,7 @@ start_worker(Job *job, Oid login_user)
 	oldcontext = MemoryContextSwitchTo(context);
 	worker = palloc0(sizeof(Worker));
 	worker->context = context;
-	worker->login_user = login_user;
+	worker->login_user = job->login_user;
 	worker->queue_size = job->queue_size;
 	create_segment(worker, request_size(job, NULL));
 	dsm_pin_mapping(worker->segment);
@@ -1094,11 +1264,11 @@ start_worker(Job *job, Oid login_user)
 	{
 		release_idle_workers(0);
 		if (!reap_workers(true))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-					 errmsg("could not register background process"),
-					 errdetail("No background worker slot is free."),
-					 errhint("You might need to increase \"max_worker_processes\".")));
+		{
+			MemoryContextSwitchTo(oldcontext);
+			release_worker(worker, false);
+			return false;
+		}
 	}
 
 	/* Without the handle, a worker that dies unattached would go unnoticed. */
@@ -1130,17 +1300,23 @@ start_worker(Job *job, Oid login_user)
 	}
 	MemoryContextSwitchTo(oldcontext);
 	job->pid = worker->pid;
+	return true;
 }
 
 /*
- * Ask a worker to cancel its job, as pg_cancel_backend() would.  The worker
- * is asked through its segment, too: it may not have begun.
+ * Ask for a running job to be canceled, as pg_cancel_backend() would.  The
+ * worker is asked through its segment, too: it may not have begun.
  */
 static void
-cancel_worker(Worker *worker)
+cancel_job(Job *job)
 {
+	Worker	   *worker = job->worker;
 	pid_t		pid;
 
+	elog(DEBUG2, "pg_background: cancel requested for pid=%d cookie=" INT64_FORMAT,
+		 (int) job->pid, job->cookie);
+
+	job->cancel_requested = true;
 	pg_atomic_write_u32(&worker->shared->canceled, 1);
 
 	/* The postmaster may have given the PID to another process. */
@@ -1153,20 +1329,50 @@ cancel_worker(Worker *worker)
  * ----------------------------------------------------------------
  */
 
-/* Free all that a session knows about a job; the job itself, if any, goes on. */
+/*
+ * Forget a job.  Where it runs it goes on to its end, which is noticed, but
+ * nothing that it says is kept.
+ *
+ * Its worker may be waiting for room in its queue, with a message half sent.
+ * It is told to say no more, is given room for what it is just saying, and
+ * gives up the queue only if that is not enough.
+ */
 static void
 forget_job(Job *job)
 {
-	if (job->worker != NULL)
-		release_worker(job->worker, false);
-	if (job->rows != NULL)
-		tuplestore_end(job->rows);
+	Worker	   *worker = job->worker;
+	PGPROC	   *sender;
+
 	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
 	dlist_delete(&job->node);
-	MemoryContextDelete(job->context);
+	if (job->rows != NULL)
+		tuplestore_end(job->rows);
+	job->rows = NULL;
+	job->forgotten = true;
+
+	if (worker == NULL)
+	{
+		MemoryContextDelete(job->context);
+		return;
+	}
+	if (!job->sent)
+	{
+		release_worker(worker, false);
+		return;
+	}
+
+	pg_atomic_write_u32(&worker->shared->discard, DISCARD_NEW);
+	while (worker->job == job && pump_worker(worker))
+		;
+	if (worker->job != job)
+		return;
+	pg_atomic_write_u32(&worker->shared->discard, DISCARD_ALL);
+	sender = shm_mq_get_sender(shm_mq_get_queue(worker->results));
+	if (sender != NULL)
+		SetLatch(&sender->procLatch);
 }
 
-/* Forget all jobs of the session, and let its workers go. */
+/* Forget all jobs of the session, and let all its workers go. */
 static void
 forget_all_jobs(void)
 {
@@ -1174,7 +1380,12 @@ forget_all_jobs(void)
 
 	dlist_foreach_modify(iter, &jobs)
 		forget_job(dlist_container(Job, node, iter.cur));
-	release_idle_workers(0);
+	dlist_foreach_modify(iter, &workers)
+	{
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+
+		release_worker(worker, worker->job == NULL);
+	}
 }
 
 /* Bring one field of a message into the database's encoding. */
@@ -1413,6 +1624,10 @@ take_frame(Job *job, uint32 kind, char *data, Size size)
 	MemoryContext oldcontext;
 	Notice	   *notice;
 
+	/* Of a job without a handle, only the outcome counts. */
+	if (job->forgotten && kind != FRAME_ERROR)
+		return;
+
 	switch (kind)
 	{
 		case FRAME_ROW_DESCRIPTION:
@@ -1453,12 +1668,44 @@ take_frame(Job *job, uint32 kind, char *data, Size size)
 			oldcontext = MemoryContextSwitchTo(job->context);
 			job->tags = lappend(job->tags,
 								pstrdup(((CommandFrame *) data)->tag));
+			job->row_count = ((CommandFrame *) data)->row_count;
 			MemoryContextSwitchTo(oldcontext);
 			break;
 
 		default:
 			elog(ERROR, "unrecognized frame kind in result queue: %u", kind);
 	}
+}
+
+/*
+ * Can a job be said to have been canceled?  By the time the grace has passed,
+ * it is the process that is ended.
+ */
+static bool
+is_canceled(Job *job)
+{
+	return job->canceled ||
+		(job->error != NULL && job->cancel_requested &&
+		 (job->error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		  job->error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN));
+}
+
+/* Count a job that has ended. */
+static void
+count_job(Job *job)
+{
+	static uint64 ended = 0;
+
+	job->end_number = ++ended;
+	if (job->error == NULL)
+	{
+		stats.completed++;
+		stats.execution += job->execution;
+	}
+	else if (is_canceled(job))
+		stats.canceled++;
+	else
+		stats.failed++;
 }
 
 /*
@@ -1471,7 +1718,8 @@ worker_lost(Worker *worker)
 	Job		   *job = worker->job;
 	LastWords  *last_words = &worker->shared->head.last_words;
 
-	if (job != NULL && job->error == NULL)
+	/* Of a forgotten job, nothing more is known than that it was not heard. */
+	if (job != NULL && job->error == NULL && !job->forgotten)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
 
@@ -1485,6 +1733,8 @@ worker_lost(Worker *worker)
 									"More details may be available in the server log.");
 		MemoryContextSwitchTo(oldcontext);
 	}
+	if (job != NULL)
+		count_job(job);
 	release_worker(worker, true);
 }
 
@@ -1533,6 +1783,8 @@ pump_worker(Worker *worker)
 		if (header->kind == FRAME_DONE)
 		{
 			job->canceled = ((DoneFrame *) data)->canceled;
+			job->execution = ((DoneFrame *) data)->execution;
+			count_job(job);
 			end_job(worker, ((DoneFrame *) data)->stays);
 			break;
 		}
@@ -1565,10 +1817,9 @@ catch_up(void)
 	dlist_foreach_modify(iter, &workers)
 	{
 		Worker	   *worker = dlist_container(Worker, node, iter.cur);
-		Job		   *job = worker->job;
 		Size		received = 0;
 
-		while (pump_worker(worker) && job != NULL && job->worker == worker &&
+		while (pump_worker(worker) && worker->job != NULL &&
 			   received < worker->queue_size)
 		{
 			CHECK_FOR_INTERRUPTS();
@@ -1791,84 +2042,120 @@ sleep_until(TimestampTz deadline, TimestampTz check_at)
 }
 
 /*
- * Wait until a running job has said something, or has ended.  Returns false
- * where the deadline has passed before; 0 means that there is none.
+ * Do all of these jobs that run wait for what this session holds?  Then cancel
+ * them, and complain.
+ *
+ * Errors: 40P01.
+ */
+static void
+check_deadlock(Job **set, int njobs)
+{
+	Job		   *first = NULL;
+
+	for (int i = 0; i < njobs; i++)
+	{
+		if (set[i]->worker == NULL)
+			continue;
+		/* One that was canceled is about to end. */
+		if (set[i]->cancel_requested || !is_deadlocked(set[i]->pid))
+			return;
+		if (first == NULL)
+			first = set[i];
+	}
+	if (first == NULL)
+		return;
+
+	for (int i = 0; i < njobs; i++)
+	{
+		if (set[i]->worker != NULL)
+			cancel_job(set[i]);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+			 errmsg("deadlock detected"),
+			 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
+					   (int) first->pid),
+			 errhint("The job has been canceled.")));
+}
+
+/* Is the launcher asleep until just this job has ended? */
+static void
+set_launcher_waits(Job **set, int njobs, bool waits)
+{
+	if (njobs == 1 && set[0]->worker != NULL)
+		pg_atomic_write_u32(&set[0]->worker->shared->launcher_waits, waits);
+}
+
+/*
+ * Wait until one of some running jobs has said something, or has ended.
+ * Returns false where the deadline has passed before; 0 means that there is
+ * none.
  *
  * What other jobs say meanwhile is received, too: one of them could be what
- * this one waits for.
+ * these wait for.
  *
- * Errors: 40P01 where there is no deadline and the job waits for a lock that
- * this session holds; the job is canceled then.  Whatever interrupts us.
+ * Errors: 40P01 where there is no deadline and all of the jobs wait for a lock
+ * that this session holds; they are canceled then.  Whatever interrupts us.
  */
 static bool
-wait_for_progress(Job *job, TimestampTz deadline)
+wait_for_progress(Job **set, int njobs, TimestampTz deadline)
 {
 	TimestampTz check_at = 0;
 	Look		look = {.history = &launcher_looks, .limit = look_time};
 
-	while (job->worker != NULL)
+	for (;;)
 	{
+		TimestampTz now;
+
 		CHECK_FOR_INTERRUPTS();
 
-		if (pump_worker(job->worker))
+		for (int i = 0; i < njobs; i++)
 		{
-			look_ended(&look);
-			return true;
+			if (set[i]->worker == NULL || pump_worker(set[i]->worker))
+			{
+				look_ended(&look);
+				return true;
+			}
 		}
 		if (pump_workers() || look_again(&look))
 			continue;
 
-		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+		now = GetCurrentTimestamp();
+		if (deadline != 0 && now >= deadline)
 			return false;
-
-		if (deadline == 0)
+		if (deadline == 0 && check_at != 0 && now >= check_at)
 		{
-			TimestampTz now = GetCurrentTimestamp();
-
-			if (check_at != 0 && now >= check_at)
-			{
-				/* One that was canceled is about to end. */
-				if (!job->cancel_requested && is_deadlocked(job->pid))
-				{
-					job->cancel_requested = true;
-					cancel_worker(job->worker);
-					ereport(ERROR,
-							(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
-							 errmsg("deadlock detected"),
-							 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
-									   (int) job->pid),
-							 errhint("The job has been canceled.")));
-				}
-				check_at = 0;
-			}
-			if (check_at == 0)
-				check_at = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
+			check_deadlock(set, njobs);
+			check_at = 0;
 		}
+		if (deadline == 0 && check_at == 0)
+			check_at = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
 
-		pg_atomic_write_u32(&job->worker->shared->launcher_waits,
-							deadline == 0);
+		set_launcher_waits(set, njobs, deadline == 0);
 		sleep_until(deadline, check_at);
-		pg_atomic_write_u32(&job->worker->shared->launcher_waits, 0);
+		set_launcher_waits(set, njobs, false);
 	}
-	return true;
+}
+
+/* The moment that comes after so many milliseconds; 0, never, after -1. */
+static TimestampTz
+deadline_after(int timeout)
+{
+	return timeout < 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
 }
 
 /*
- * Wait until a job has ended, or until so many milliseconds have passed; -1
- * means for as long as it takes.  Returns whether the job has ended.
+ * Wait until a job has ended, or until the deadline has passed; 0 means that
+ * there is none.  Returns whether the job has ended.
  */
 static bool
-wait_for_job(Job *job, int timeout)
+wait_for_job(Job *job, TimestampTz deadline)
 {
-	TimestampTz deadline = 0;
-
-	if (timeout >= 0)
-		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
-
 	catch_up();
 	while (job->worker != NULL)
 	{
-		if (!wait_for_progress(job, deadline))
+		if (!wait_for_progress(&job, 1, deadline))
 			return false;
 		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
 			break;
@@ -1938,33 +2225,103 @@ make_cookie(void)
 	return cookie;
 }
 
+/* What a caller says of the job that he launches */
+typedef struct JobSpec
+{
+	text	   *sql;
+	int32		queue_size;		/* 0 = pg_background.default_queue_size */
+	text	   *label;			/* or NULL */
+	bool		is_v1;
+	bool		submitted;
+	int			nparams;
+	StringInfo	params;			/* see Request */
+} JobSpec;
+
+/*
+ * Make a job of what a caller says, and of who and what the session is now.
+ * It has no worker yet, and no handle.
+ *
+ * Errors: 22004 for no SQL string, 22023 for a queue size or a label out of
+ * bounds, 25000 during a parallel operation, 42501 in a security-restricted
+ * operation.
+ */
 static Job *
-make_job(text *sql, int32 queue_size, bool submitted)
+make_job(JobSpec *spec)
 {
 	MemoryContext context;
 	MemoryContext oldcontext;
 	Job		   *job;
-	JobEntry   *entry;
-	int64		cookie = make_cookie();
+	Request		request;
+	Oid			login_user;
+	int32		queue_size = spec->queue_size;
 
+	check_not_parallel();
+	if (spec->sql == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("SQL string must not be null")));
+	if (queue_size == 0)
+		queue_size = default_queue_size;
+	if (queue_size < 0 || queue_size < shm_mq_minimum_size)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queue size must be at least %zu bytes",
+						shm_mq_minimum_size)));
+	if (queue_size > MAX_QUEUE_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queue size must not exceed %d bytes",
+						MAX_QUEUE_SIZE)));
+	if (spec->label != NULL && VARSIZE_ANY_EXHDR(spec->label) >= LABEL_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("label must not exceed %d bytes", LABEL_SIZE - 1)));
+	memset(&request, 0, sizeof(request));
+	login_user = choose_user(&request);
+
+	init_launcher();
+	refresh_settings();
 	context = AllocSetContextCreate(launcher_context, "pg_background job",
 									ALLOCSET_SMALL_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
 	job = palloc0(sizeof(Job));
-	job->cookie = cookie;
+	job->cookie = make_cookie();
 	job->context = context;
 	dlist_init(&job->notices);
+	job->progress_pct = -1;
 	job->user_id = GetUserId();
-	job->launched_at = GetCurrentTimestamp();
+	job->login_user = login_user;
 	job->queue_size = queue_size;
-	job->sql = text_to_cstring(sql);
-	job->submitted = submitted;
+	job->sql = text_to_cstring(spec->sql);
+	if (spec->label != NULL)
+		job->label = text_to_cstring(spec->label);
+	job->is_v1 = spec->is_v1;
+	job->submitted = spec->submitted;
+	job->request = request;
+	job->request.discard = spec->submitted;
+	job->request.sql_size = strlen(job->sql) + 1;
+	if (spec->nparams > 0)
+	{
+		initStringInfo(&job->params);
+		appendBinaryStringInfo(&job->params, spec->params->data,
+							   spec->params->len);
+		job->request.nparams = spec->nparams;
+		job->request.params_size = spec->params->len;
+	}
 	MemoryContextSwitchTo(oldcontext);
+	return job;
+}
 
-	entry = hash_search(jobs_by_cookie, &cookie, HASH_ENTER, NULL);
+/* Give a job its handle. */
+static void
+enter_job(Job *job)
+{
+	JobEntry   *entry = hash_search(jobs_by_cookie, &job->cookie, HASH_ENTER,
+									NULL);
+
 	entry->job = job;
 	dlist_push_tail(&jobs, &job->node);
-	return job;
+	job->launched_at = GetCurrentTimestamp();
 }
 
 /*
@@ -1995,87 +2352,171 @@ drop_stale_jobs(Job *job)
 	}
 }
 
+/* How many jobs of the session have a worker? */
+static int
+count_running_jobs(void)
+{
+	dlist_iter	iter;
+	int			running = 0;
+
+	dlist_foreach(iter, &workers)
+		running += dlist_container(Worker, node, iter.cur)->job != NULL;
+	return running;
+}
+
+/*
+ * Sleep until a worker of the session may have become free, or one of another
+ * session; of the latter, nobody tells us.
+ */
+static void
+wait_for_slot(TimestampTz deadline)
+{
+	TimestampTz look_at = deadline_after(10);
+
+	if (deadline != 0)
+		look_at = Min(look_at, deadline);
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													 look_at),
+					 wait_event(&launch_wait_event, "PgBackgroundLaunch"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	(void) pump_workers();
+	(void) reap_workers(false);
+}
+
+/*
+ * Give a job a worker: one that waits for a job, or else a new one.  Where
+ * there is none to be had, wait for pg_background.launch_timeout; or return
+ * false at once, if optional.
+ *
+ * Errors: 53000 where there is none in time, those of start_worker().
+ */
+static bool
+acquire_worker(Job *job, bool optional)
+{
+	TimestampTz deadline = 0;
+
+	for (;;)
+	{
+		bool		allowed = count_running_jobs() < max_workers;
+
+		if (allowed && !job->is_v1 && claim_idle_worker(job))
+			return true;
+		if (allowed && !job->is_v1)
+			make_room_for_idle();
+		if (allowed && start_worker(job))
+		{
+			drop_stale_jobs(job);
+			return true;
+		}
+		if (optional)
+			return false;
+
+		if (deadline == 0)
+			deadline = deadline_after(launch_timeout);
+		if (GetCurrentTimestamp() >= deadline)
+		{
+			if (!allowed)
+				ereport(ERROR,
+						(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						 errmsg("too many background jobs of this session are running"),
+						 errhint("Wait for some to end, or increase \"pg_background.max_workers\".")));
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("could not register background process"),
+					 errdetail("No background worker slot is free."),
+					 errhint("You might need to increase \"max_worker_processes\".")));
+		}
+		wait_for_slot(deadline);
+	}
+}
+
+/* Let other sessions see what a worker is about to run. */
+static void
+publish_job(Job *job)
+{
+	WorkerShared *shared = job->worker->shared;
+	char	   *preview = clip_text(job->sql, PREVIEW_SIZE);
+
+	SpinLockAcquire(&shared->mutex);
+	shared->info.launcher_user = GetSessionUserId();
+	shared->info.user_id = job->user_id;
+	shared->info.launched_at = job->launched_at;
+	strlcpy(shared->info.label, job->label != NULL ? job->label : "",
+			LABEL_SIZE);
+	strlcpy(shared->info.sql_preview, preview, PREVIEW_SIZE + 1);
+	shared->info.progress_pct = -1;
+	SpinLockRelease(&shared->mutex);
+	pg_atomic_write_u32(&shared->discard, 0);
+	pfree(preview);
+}
+
 /*
  * Hand a job to its worker.  The settings go along where they are not what
  * the worker was sent before.
+ *
+ * Nothing here fails but for want of memory.
  */
 static void
-send_request(Job *job, Request *request)
+send_request(Job *job)
 {
 	Worker	   *worker = job->worker;
-	shm_mq_iovec iov[3];
+	Request    *request = &job->request;
+	StringInfo	sent = job->settings != NULL ? job->settings : &settings;
+	shm_mq_iovec iov[4];
 
-	if (worker->settings_generation != settings_generation)
-		request->settings_size = settings.len;
-	request->sql_size = strlen(job->sql) + 1;
+	if (job->settings != NULL ||
+		worker->settings_generation != settings_generation)
+		request->settings_size = sent->len;
+	request->idle_timeout = job->is_v1 ? -1 : choose_idle_timeout(worker);
 
 	iov[0].data = (char *) request;
 	iov[0].len = sizeof(Request);
-	iov[1].data = settings.data;
+	iov[1].data = sent->data;
 	iov[1].len = request->settings_size;
 	iov[2].data = job->sql;
 	iov[2].len = request->sql_size;
+	iov[3].data = job->params.data;
+	iov[3].len = request->params_size;
 
 	/* A worker that is gone is noticed when its results are received. */
-	if (send_nowait(worker->requests, iov, 3, true) == SHM_MQ_WOULD_BLOCK)
+	if (send_nowait(worker->requests, iov, 4, true) == SHM_MQ_WOULD_BLOCK)
 		elog(ERROR, "request does not fit into its queue");
-	worker->settings_generation = settings_generation;
+	worker->settings_generation =
+		job->settings != NULL ? 0 : settings_generation;
 	worker->sent = true;
+	job->sent = true;
+	stats.launched++;
 }
 
 /*
  * Launch a job: find a worker that waits for one, or start one, and hand it
  * the SQL string, the session's settings and what it must know of users.
  *
- * queue_size is that of the result queue in bytes.  The process of a v1 job is
- * its own, since there the PID is the handle.  Where submitted is true, nobody
- * will read the result.
+ * Returns NULL where it is optional and there is no worker to be had.
  *
- * Errors: 22023 for a queue size out of bounds, 25000 during a parallel
- * operation, 42501 in a security-restricted operation, and those of
- * start_worker().
+ * Errors: those of make_job() and acquire_worker().
  */
 static Job *
-launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
+launch_job(JobSpec *spec, bool optional)
 {
-	Job		   *job;
-	Request		request;
-	Oid			login_user;
+	Job		   *job = make_job(spec);
+	volatile bool acquired = false;
 
-	check_not_parallel();
-	if (queue_size < 0 || queue_size < shm_mq_minimum_size)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("queue size must be at least %zu bytes",
-						shm_mq_minimum_size)));
-	if (queue_size > MAX_QUEUE_SIZE)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("queue size must not exceed %d bytes",
-						MAX_QUEUE_SIZE)));
-
-	init_launcher();
-	catch_up();
-	(void) reap_workers(false);
-	heed_lower_limit();
-	refresh_settings();
-
-	memset(&request, 0, sizeof(request));
-	login_user = choose_user(&request);
-	request.discard = submitted;
-
-	job = make_job(sql, queue_size, submitted);
+	enter_job(job);
 	PG_TRY();
 	{
-		if (is_v1 || !claim_idle_worker(job, login_user))
+		catch_up();
+		(void) reap_workers(false);
+		heed_lower_limit();
+		acquired = acquire_worker(job, optional);
+		if (acquired)
 		{
-			if (!is_v1)
-				make_room_for_idle();
-			start_worker(job, login_user);
-			drop_stale_jobs(job);
+			publish_job(job);
+			send_request(job);
 		}
-		request.idle_timeout = is_v1 ? -1 : choose_idle_timeout(job->worker);
-		send_request(job, &request);
 	}
 	PG_CATCH();
 	{
@@ -2084,12 +2525,153 @@ launch_job(text *sql, int32 queue_size, bool is_v1, bool submitted)
 	}
 	PG_END_TRY();
 
+	if (!acquired)
+	{
+		forget_job(job);
+		return NULL;
+	}
 	if (message_level_is_interesting(DEBUG2))
 		elog(DEBUG2, "pg_background: launched worker pid=%d cookie=" INT64_FORMAT " queue_size=%d preview='%s'",
-			 (int) job->pid, job->cookie, queue_size,
+			 (int) job->pid, job->cookie, job->queue_size,
 			 clip_text(job->sql, PREVIEW_SIZE));
 	return job;
 }
+
+/* ----------------------------------------------------------------
+ *		The launcher: jobs that start when the transaction commits
+ *
+ * All that can fail is done before the commit, while it can still fail the
+ * transaction: the worker is there, and after the commit a message is put
+ * into its queue.
+ * ----------------------------------------------------------------
+ */
+
+/* Forget the pending jobs of a subtransaction, or all of them for 0. */
+static void
+forget_pending_jobs(SubTransactionId subxact)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &pending_jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		if (subxact == InvalidSubTransactionId || job->subxact == subxact)
+			forget_job(job);
+	}
+}
+
+static void
+acquire_pending_workers(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pending_jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+		JobEntry   *entry;
+
+		(void) acquire_worker(job, false);
+		entry = hash_search(jobs_by_cookie, &job->cookie, HASH_ENTER, NULL);
+		entry->job = job;
+		job->launched_at = GetCurrentTimestamp();
+		publish_job(job);
+	}
+}
+
+static void
+start_pending_jobs(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &pending_jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		dlist_delete(&job->node);
+		dlist_push_tail(&jobs, &job->node);
+		job->subxact = InvalidSubTransactionId;
+		send_request(job);
+	}
+}
+
+static void
+pending_xact_callback(XactEvent event, void *arg)
+{
+	if (dlist_is_empty(&pending_jobs))
+		return;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			acquire_pending_workers();
+			break;
+		case XACT_EVENT_COMMIT:
+			start_pending_jobs();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has submitted background jobs to start on commit")));
+			break;
+		case XACT_EVENT_ABORT:
+			forget_pending_jobs(InvalidSubTransactionId);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+pending_subxact_callback(SubXactEvent event, SubTransactionId subxact,
+						 SubTransactionId parent, void *arg)
+{
+	dlist_iter	iter;
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		forget_pending_jobs(subxact);
+	if (event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	dlist_foreach(iter, &pending_jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		if (job->subxact == subxact)
+			job->subxact = parent;
+	}
+}
+
+/*
+ * Launch a job when the transaction commits, with the users and settings of
+ * now.
+ *
+ * Errors: those of make_job(); at commit, those of acquire_worker().
+ */
+static void
+launch_on_commit(JobSpec *spec)
+{
+	static bool registered = false;
+	Job		   *job = make_job(spec);
+	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
+
+	job->settings = makeStringInfo();
+	appendBinaryStringInfo(job->settings, settings.data, settings.len);
+	MemoryContextSwitchTo(oldcontext);
+	job->subxact = GetCurrentSubTransactionId();
+	dlist_push_tail(&pending_jobs, &job->node);
+
+	if (!registered)
+	{
+		RegisterXactCallback(pending_xact_callback, NULL);
+		RegisterSubXactCallback(pending_subxact_callback, NULL);
+		registered = true;
+	}
+}
+
+/* ----------------------------------------------------------------
+ *		The launcher: what can be done with a job
+ * ----------------------------------------------------------------
+ */
 
 /* May the current user see a job, and do with it what he likes? */
 static bool
@@ -2179,35 +2761,19 @@ job_state(Job *job)
 	}
 	if (job->error == NULL)
 		return "stopped";
-	if (job->canceled)
-		return "canceled";
-	/* By the time the grace has passed, it is the process that is ended. */
-	if (job->cancel_requested &&
-		(job->error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-		 job->error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
-		return "canceled";
-	return "error";
+	return is_canceled(job) ? "canceled" : "error";
 }
 
 /*
- * Cancel a job that runs.  Where grace is not negative and the job has not
- * ended after so many milliseconds, end its process, as
- * pg_terminate_backend() would.
+ * Give a job that was asked to cancel so many milliseconds to end, and then
+ * end its process, as pg_terminate_backend() would.
  *
  * Never SIGKILL: the postmaster would restart the whole cluster.
  */
 static void
-cancel_job(Job *job, int grace)
+end_with_grace(Job *job, TimestampTz deadline)
 {
-	elog(DEBUG2, "pg_background: cancel requested for pid=%d cookie=" INT64_FORMAT,
-		 (int) job->pid, job->cookie);
-
-	if (job->worker == NULL)
-		return;
-
-	job->cancel_requested = true;
-	cancel_worker(job->worker);
-	if (grace >= 0 && !wait_for_job(job, grace))
+	if (job->worker != NULL && !wait_for_job(job, deadline))
 		TerminateBackgroundWorker(job->worker->handle);
 }
 
@@ -2294,16 +2860,29 @@ copy_job_tags(Job *job, Tuplestorestate *store, TupleDesc expected)
 	}
 }
 
+/* Could all rows of a job be stored? */
+static void
+check_complete(Job *job)
+{
+	if (job->rows_torn)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("the result of the job with PID %d is incomplete",
+						(int) job->pid),
+				 errdetail("A row could not be stored.")));
+}
+
 /*
  * Receive a job's whole result into its reader's tuplestore, and raise its
  * notices.  Where the job has failed, that is all, and its error is the
  * caller's to raise, whatever columns were expected.
  *
- * Errors: those of check_row_type() and copy_job_tags(), after which the
- * result can still be read.
+ * Errors: 57014 where the deadline passes, 0 meaning that there is none; those
+ * of check_row_type() and copy_job_tags(), after which the result can still be
+ * read.
  */
 static void
-read_job(Job *job, ReturnSetInfo *reader)
+read_job(Job *job, ReturnSetInfo *reader, TimestampTz deadline)
 {
 	TupleDesc	expected = reader->expectedDesc;
 
@@ -2317,7 +2896,12 @@ read_job(Job *job, ReturnSetInfo *reader)
 		raise_notices(job);
 		while (job->worker != NULL)
 		{
-			(void) wait_for_progress(job, 0);
+			if (!wait_for_progress(&job, 1, deadline) ||
+				(job->worker != NULL && deadline != 0 &&
+				 GetCurrentTimestamp() >= deadline))
+				ereport(ERROR,
+						(errcode(ERRCODE_QUERY_CANCELED),
+						 errmsg("canceling background job due to timeout")));
 			raise_notices(job);
 		}
 	}
@@ -2331,12 +2915,7 @@ read_job(Job *job, ReturnSetInfo *reader)
 
 	if (job->error != NULL)
 		return;
-	if (job->rows_torn)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("the result of the job with PID %d is incomplete",
-						(int) job->pid),
-				 errdetail("A row could not be stored.")));
+	check_complete(job);
 	if (job->desc != NULL)
 		check_row_type(job->desc, expected);
 	else
@@ -2376,32 +2955,10 @@ begin_set(FunctionCallInfo fcinfo)
 	return rsinfo;
 }
 
-/*
- * Return the result of a job as a set, and forget the job.
- *
- * Errors: 0A000 where the job was submitted, 55000 where an interrupted
- * reader has taken rows, those of begin_set() and read_job(), the job's own.
- */
-static Datum
-return_result(FunctionCallInfo fcinfo, Job *job)
+/* Raise again a job's error, if it has one, and forget the job. */
+static void
+raise_job_error(Job *job)
 {
-	ReturnSetInfo *rsinfo;
-
-	if (job->submitted)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("results are disabled for PID %d (submitted via pg_background_submit_v2)",
-						(int) job->pid)));
-	if (job->consumed)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("results for PID %d have already been consumed",
-						(int) job->pid),
-				 errdetail("Reading them was interrupted.")));
-
-	rsinfo = begin_set(fcinfo);
-	read_job(job, rsinfo);
-
 	PG_TRY();
 	{
 		if (job->error != NULL)
@@ -2414,23 +2971,77 @@ return_result(FunctionCallInfo fcinfo, Job *job)
 	}
 	PG_END_TRY();
 	forget_job(job);
+}
+
+/* May the rows of a job be read? */
+static void
+check_readable(Job *job)
+{
+	if (job->submitted)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("results are disabled for PID %d (submitted via pg_background_submit_v2)",
+						(int) job->pid)));
+	if (job->consumed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("results for PID %d have already been consumed",
+						(int) job->pid),
+				 errdetail("Reading them was interrupted.")));
+}
+
+/*
+ * Return the result of a job as a set, and forget the job.
+ *
+ * Errors: 0A000 where the job was submitted, 55000 where an interrupted
+ * reader has taken rows, those of begin_set() and read_job(), the job's own.
+ */
+static Datum
+return_result(FunctionCallInfo fcinfo, Job *job)
+{
+	ReturnSetInfo *rsinfo;
+
+	check_readable(job);
+	rsinfo = begin_set(fcinfo);
+	read_job(job, rsinfo, 0);
+	raise_job_error(job);
 	return (Datum) 0;
+}
+/* Make a value of the composite type that a function returns. */
+static Datum
+make_composite(FunctionCallInfo fcinfo, Datum *values, bool *isnull)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+											 values, isnull));
 }
 
 /* Make a composite pg_background_handle of a job. */
 static Datum
 job_handle(FunctionCallInfo fcinfo, Job *job)
 {
-	TupleDesc	desc;
 	Datum		values[2];
 	bool		isnull[2] = {false, false};
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	values[0] = Int32GetDatum((int32) job->pid);
 	values[1] = Int64GetDatum(job->cookie);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
-											 values, isnull));
+	return make_composite(fcinfo, values, isnull);
+}
+
+/* What a launch function is called with: SQL string, queue size, label. */
+static JobSpec
+launch_args(FunctionCallInfo fcinfo)
+{
+	JobSpec		spec = {0};
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
+		spec.label = PG_GETARG_TEXT_PP(2);
+	return spec;
 }
 
 /*
@@ -2470,10 +3081,10 @@ PG_FUNCTION_INFO_V1(pg_background_launch);
 Datum
 pg_background_launch(PG_FUNCTION_ARGS)
 {
-	Job		   *job = launch_job(PG_GETARG_TEXT_PP(0), PG_GETARG_INT32(1),
-								 true, false);
+	JobSpec		spec = launch_args(fcinfo);
 
-	PG_RETURN_INT32((int32) job->pid);
+	spec.is_v1 = true;
+	PG_RETURN_INT32((int32) launch_job(&spec, false)->pid);
 }
 
 /*
@@ -2504,7 +3115,7 @@ pg_background_detach(PG_FUNCTION_ARGS)
 }
 
 /*
- * pg_background_launch_v2(sql text, queue_size int4)
+ * pg_background_launch_v2(sql text, queue_size int4 [, label text])
  * returns pg_background_handle
  *
  * Launch a job; its handle is the PID of its worker and a cookie.
@@ -2515,12 +3126,13 @@ PG_FUNCTION_INFO_V1(pg_background_launch_v2);
 Datum
 pg_background_launch_v2(PG_FUNCTION_ARGS)
 {
-	return job_handle(fcinfo, launch_job(PG_GETARG_TEXT_PP(0),
-										 PG_GETARG_INT32(1), false, false));
+	JobSpec		spec = launch_args(fcinfo);
+
+	return job_handle(fcinfo, launch_job(&spec, false));
 }
 
 /*
- * pg_background_submit_v2(sql text, queue_size int4)
+ * pg_background_submit_v2(sql text, queue_size int4 [, label text])
  * returns pg_background_handle
  *
  * Launch a job whose result is never read; the worker does not even send it.
@@ -2531,8 +3143,10 @@ PG_FUNCTION_INFO_V1(pg_background_submit_v2);
 Datum
 pg_background_submit_v2(PG_FUNCTION_ARGS)
 {
-	return job_handle(fcinfo, launch_job(PG_GETARG_TEXT_PP(0),
-										 PG_GETARG_INT32(1), false, true));
+	JobSpec		spec = launch_args(fcinfo);
+
+	spec.submitted = true;
+	return job_handle(fcinfo, launch_job(&spec, false));
 }
 
 /*
@@ -2573,7 +3187,10 @@ PG_FUNCTION_INFO_V1(pg_background_cancel_v2);
 Datum
 pg_background_cancel_v2(PG_FUNCTION_ARGS)
 {
-	cancel_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)), -1);
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+
+	if (job->worker != NULL)
+		cancel_job(job);
 	PG_RETURN_VOID();
 }
 
@@ -2591,8 +3208,11 @@ Datum
 pg_background_cancel_v2_grace(PG_FUNCTION_ARGS)
 {
 	int			grace = check_timeout(PG_GETARG_INT32(2), "grace period");
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
 
-	cancel_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)), grace);
+	if (job->worker != NULL)
+		cancel_job(job);
+	end_with_grace(job, deadline_after(grace));
 	PG_RETURN_VOID();
 }
 
@@ -2607,8 +3227,7 @@ PG_FUNCTION_INFO_V1(pg_background_wait_v2);
 Datum
 pg_background_wait_v2(PG_FUNCTION_ARGS)
 {
-	(void) wait_for_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)),
-						-1);
+	(void) wait_for_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)), 0);
 	PG_RETURN_VOID();
 }
 
@@ -2627,21 +3246,31 @@ pg_background_wait_v2_timeout(PG_FUNCTION_ARGS)
 {
 	int			timeout = check_timeout(PG_GETARG_INT32(2), "timeout");
 
-	PG_RETURN_BOOL(wait_for_job(get_job_v2(PG_GETARG_INT32(0),
-										   PG_GETARG_INT64(1)), timeout));
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+
+	PG_RETURN_BOOL(wait_for_job(job, deadline_after(timeout)));
 }
 
-/* What pg_background_list_v2() returns */
+/* What pg_background_list_v2() returns; until 1.9, there was no label */
 static const Oid list_types[] = {
 	INT4OID, INT8OID, TIMESTAMPTZOID, OIDOID, INT4OID, TEXTOID, TEXTOID,
-	TEXTOID, BOOLOID
+	TEXTOID, BOOLOID, TEXTOID
 };
+
+/* A text value, or NULL for no string */
+static Datum
+text_or_null(const char *string, bool *isnull)
+{
+	*isnull = string == NULL;
+	return string == NULL ? (Datum) 0 : CStringGetTextDatum(string);
+}
 
 static void
 list_job(Job *job, ReturnSetInfo *rsinfo)
 {
 	Datum		values[lengthof(list_types)];
 	bool		isnull[lengthof(list_types)] = {0};
+	char	   *message = job->error != NULL ? job->error->message : NULL;
 
 	values[0] = Int32GetDatum((int32) job->pid);
 	values[1] = Int64GetDatum(job->cookie);
@@ -2650,12 +3279,11 @@ list_job(Job *job, ReturnSetInfo *rsinfo)
 	values[4] = Int32GetDatum(job->queue_size);
 	values[5] = CStringGetTextDatum(job_state(job));
 	values[6] = CStringGetTextDatum(clip_text(job->sql, PREVIEW_SIZE));
-	if (job->error != NULL && job->error->message != NULL)
-		values[7] = CStringGetTextDatum(clip_text(job->error->message,
-												  LAST_ERROR_SIZE));
-	else
-		isnull[7] = true;
+	values[7] = text_or_null(message != NULL ?
+							 clip_text(message, LAST_ERROR_SIZE) : NULL,
+							 &isnull[7]);
 	values[8] = BoolGetDatum(job->consumed);
+	values[9] = text_or_null(job->label, &isnull[9]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
 }
 
@@ -2663,7 +3291,7 @@ list_job(Job *job, ReturnSetInfo *rsinfo)
  * pg_background_list_v2() returns setof record
  *
  * List the session's jobs that the current user may use, in the order of
- * launch.
+ * launch, with or without their labels.
  *
  * Errors: 0A000 without a column definition list, 42804 with a wrong one.
  */
@@ -2672,18 +3300,20 @@ Datum
 pg_background_list_v2(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	int			natts = rsinfo->setDesc->natts;
+	bool		matches = natts == lengthof(list_types) ||
+		natts == lengthof(list_types) - 1;
 	dlist_iter	iter;
-	bool		matches = rsinfo->setDesc->natts == lengthof(list_types);
 
 	check_not_parallel();
-	for (int i = 0; matches && i < lengthof(list_types); i++)
+	for (int i = 0; matches && i < natts; i++)
 		matches = TupleDescAttr(rsinfo->setDesc, i)->atttypid == list_types[i];
 	if (!matches)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column definition list does not match what %s returns",
 						"pg_background_list_v2()"),
-				 errhint("Use (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4, state text, sql_preview text, last_error text, consumed bool).")));
+				 errhint("Use (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4, state text, sql_preview text, last_error text, consumed bool, label text).")));
 
 	catch_up();
 	dlist_foreach(iter, &jobs)
@@ -2692,6 +3322,1166 @@ pg_background_list_v2(PG_FUNCTION_ARGS)
 
 		if (may_use_job(job))
 			list_job(job, rsinfo);
+	}
+	return (Datum) 0;
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions: outcomes
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * pg_background_full_sql_v2(pid int4, cookie int8) returns text
+ *
+ * The whole SQL string of a job.
+ */
+PG_FUNCTION_INFO_V1(pg_background_full_sql_v2);
+Datum
+pg_background_full_sql_v2(PG_FUNCTION_ARGS)
+{
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+
+	PG_RETURN_TEXT_P(cstring_to_text(job->sql));
+}
+
+/*
+ * pg_background_result_info_v2(pid int4, cookie int8)
+ * returns pg_background_result_info
+ *
+ * What is known of a job's result, without reading it.
+ */
+PG_FUNCTION_INFO_V1(pg_background_result_info_v2);
+Datum
+pg_background_result_info_v2(PG_FUNCTION_ARGS)
+{
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	Datum		values[4];
+	bool		isnull[4] = {0};
+
+	catch_up();
+	values[0] = Int64GetDatum(job->row_count);
+	isnull[0] = job->tags == NIL;
+	values[1] = text_or_null(job->tags != NIL ? llast(job->tags) : NULL,
+							 &isnull[1]);
+	values[2] = BoolGetDatum(job->worker == NULL);
+	values[3] = BoolGetDatum(job->error != NULL);
+	return make_composite(fcinfo, values, isnull);
+}
+
+/*
+ * pg_background_error_info_v2(pid int4, cookie int8)
+ * returns pg_background_error
+ *
+ * The error that ended a job, NULL where there was none.
+ */
+PG_FUNCTION_INFO_V1(pg_background_error_info_v2);
+Datum
+pg_background_error_info_v2(PG_FUNCTION_ARGS)
+{
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	ErrorData  *error;
+	Datum		values[5];
+	bool		isnull[5] = {0};
+
+	catch_up();
+	error = job->error;
+	if (error == NULL)
+		PG_RETURN_NULL();
+	values[0] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	values[1] = text_or_null(error->message, &isnull[1]);
+	values[2] = text_or_null(error->detail, &isnull[2]);
+	values[3] = text_or_null(error->hint, &isnull[3]);
+	values[4] = text_or_null(error->context, &isnull[4]);
+	return make_composite(fcinfo, values, isnull);
+}
+
+/*
+ * pg_background_get_progress_v2(pid int4, cookie int8)
+ * returns pg_background_progress
+ *
+ * What a job has last said of its progress, NULL where it has said nothing.
+ */
+PG_FUNCTION_INFO_V1(pg_background_get_progress_v2);
+Datum
+pg_background_get_progress_v2(PG_FUNCTION_ARGS)
+{
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	Datum		values[2];
+	bool		isnull[2] = {0};
+
+	catch_up();
+	if (job->worker != NULL)
+		keep_progress(job, job->worker->shared);
+	if (job->progress_pct < 0)
+		PG_RETURN_NULL();
+	values[0] = Int32GetDatum(job->progress_pct);
+	values[1] = text_or_null(job->progress_msg[0] != '\0' ?
+							 job->progress_msg : NULL, &isnull[1]);
+	return make_composite(fcinfo, values, isnull);
+}
+
+/*
+ * pg_background_progress(pct int4, msg text) returns void
+ *
+ * Called in a job: say how far it is.  Out of 0 to 100, pct counts as the
+ * nearer of the two.
+ *
+ * Errors: 55000 outside of a job, 22004 for no percentage.
+ */
+PG_FUNCTION_INFO_V1(pg_background_progress);
+Datum
+pg_background_progress(PG_FUNCTION_ARGS)
+{
+	char	   *message = "";
+
+	if (my_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("progress can be reported in a background job only")));
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("percentage must not be null")));
+	if (!PG_ARGISNULL(1))
+		message = clip_text(text_to_cstring(PG_GETARG_TEXT_PP(1)),
+							PROGRESS_SIZE - 1);
+
+	SpinLockAcquire(&my_shared->mutex);
+	my_shared->info.progress_pct = Max(0, Min(100, PG_GETARG_INT32(0)));
+	strlcpy(my_shared->info.progress_msg, message, PROGRESS_SIZE);
+	SpinLockRelease(&my_shared->mutex);
+	PG_RETURN_VOID();
+}
+
+/* The columns of pg_background_outcome */
+#define OUTCOME_COLUMNS	12
+
+/* Fill in what became of a job; of a NULL job, nothing is known. */
+static void
+job_outcome(Job *job, Datum *values, bool *isnull)
+{
+	ErrorData  *error;
+
+	for (int i = 2; i < OUTCOME_COLUMNS; i++)
+		isnull[i] = true;
+	if (job == NULL)
+	{
+		values[2] = CStringGetTextDatum("unknown");
+		isnull[2] = false;
+		return;
+	}
+
+	error = job->error;
+	memset(isnull, 0, OUTCOME_COLUMNS * sizeof(bool));
+	values[0] = Int32GetDatum((int32) job->pid);
+	values[1] = Int64GetDatum(job->cookie);
+	values[2] = CStringGetTextDatum(job_state(job));
+	values[3] = BoolGetDatum(job->consumed);
+	values[4] = BoolGetDatum(job->worker == NULL);
+	values[5] = BoolGetDatum(error != NULL);
+	values[6] = Int64GetDatum(job->row_count);
+	isnull[6] = job->tags == NIL;
+	values[7] = text_or_null(job->tags != NIL ? llast(job->tags) : NULL,
+							 &isnull[7]);
+	values[8] = text_or_null(error != NULL ?
+							 unpack_sql_state(error->sqlerrcode) : NULL,
+							 &isnull[8]);
+	values[9] = text_or_null(error != NULL ? error->message : NULL,
+							 &isnull[9]);
+	values[10] = text_or_null(job->label, &isnull[10]);
+	values[11] = TimestampTzGetDatum(job->launched_at);
+}
+
+/* The job of a handle, NULL where there is none that the user may use. */
+static Job *
+look_up_job(int32 pid, int64 cookie)
+{
+	JobEntry   *entry = NULL;
+
+	if (jobs_by_cookie != NULL)
+		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
+	if (entry == NULL || entry->job->pid != pid || !may_use_job(entry->job))
+		return NULL;
+	return entry->job;
+}
+
+/*
+ * pg_background_outcome_v2(p_pid int4, p_cookie int8)
+ * returns pg_background_outcome
+ *
+ * What became of a job.  Never raises an error: the state of what is not a
+ * handle of this user is "unknown".
+ */
+PG_FUNCTION_INFO_V1(pg_background_outcome_v2);
+Datum
+pg_background_outcome_v2(PG_FUNCTION_ARGS)
+{
+	Datum		values[OUTCOME_COLUMNS];
+	bool		isnull[OUTCOME_COLUMNS] = {0};
+
+	catch_up();
+	values[0] = PG_GETARG_DATUM(0);
+	values[1] = PG_GETARG_DATUM(1);
+	job_outcome(look_up_job(PG_GETARG_INT32(0), PG_GETARG_INT64(1)),
+				values, isnull);
+	return make_composite(fcinfo, values, isnull);
+}
+
+/* to_jsonb() of a row */
+static Datum
+row_to_jsonb(Datum row)
+{
+	FmgrInfo	flinfo;
+	Node	   *arg = (Node *) makeNullConst(RECORDOID, -1, InvalidOid);
+
+	fmgr_info(F_TO_JSONB, &flinfo);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID,
+											 list_make1(arg), InvalidOid,
+											 InvalidOid, COERCE_EXPLICIT_CALL),
+					   &flinfo);
+	return FunctionCall1(&flinfo, row);
+}
+
+/*
+ * pg_background_status_v2(p_pid int4, p_cookie int8) returns jsonb
+ *
+ * The same as pg_background_outcome_v2(), as jsonb.
+ */
+PG_FUNCTION_INFO_V1(pg_background_status_v2);
+Datum
+pg_background_status_v2(PG_FUNCTION_ARGS)
+{
+	static const char *const names[OUTCOME_COLUMNS] = {
+		"pid", "cookie", "state", "consumed", "completed", "has_error",
+		"row_count", "command_tag", "sqlstate", "error_message", "label",
+		"launched_at"
+	};
+	static const Oid types[OUTCOME_COLUMNS] = {
+		INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INT8OID,
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID
+	};
+	TupleDesc	desc = CreateTemplateTupleDesc(OUTCOME_COLUMNS);
+	Datum		values[OUTCOME_COLUMNS];
+	bool		isnull[OUTCOME_COLUMNS] = {0};
+
+	for (int i = 0; i < OUTCOME_COLUMNS; i++)
+		TupleDescInitEntry(desc, i + 1, names[i], types[i], -1, 0);
+	finish_tuple_desc(desc);
+
+	catch_up();
+	values[0] = PG_GETARG_DATUM(0);
+	values[1] = PG_GETARG_DATUM(1);
+	job_outcome(look_up_job(PG_GETARG_INT32(0), PG_GETARG_INT64(1)),
+				values, isnull);
+	return row_to_jsonb(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+														  values, isnull)));
+}
+
+/*
+ * pg_background_stats_v2() returns pg_background_stats
+ *
+ * What became of the session's jobs.  Each one launched is in one of the
+ * other counts.
+ */
+PG_FUNCTION_INFO_V1(pg_background_stats_v2);
+Datum
+pg_background_stats_v2(PG_FUNCTION_ARGS)
+{
+	Datum		values[7];
+	bool		isnull[7] = {0};
+
+	catch_up();
+	values[0] = Int64GetDatum(stats.launched);
+	values[1] = Int64GetDatum(stats.completed);
+	values[2] = Int64GetDatum(stats.failed);
+	values[3] = Int64GetDatum(stats.canceled);
+	values[4] = Int32GetDatum((int32) (stats.launched - stats.completed -
+									   stats.failed - stats.canceled));
+	values[5] = Float8GetDatum(stats.completed > 0 ?
+							   stats.execution / 1000.0 / stats.completed : 0);
+	values[6] = Int32GetDatum(max_workers);
+	return make_composite(fcinfo, values, isnull);
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions: many jobs at once
+ * ----------------------------------------------------------------
+ */
+
+/* Forget those of the user's jobs that have ended, or all; say how many. */
+static int
+forget_jobs(bool running_too)
+{
+	dlist_mutable_iter iter;
+	int			count = 0;
+
+	check_not_parallel();
+	catch_up();
+	dlist_foreach_modify(iter, &jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		if (!may_use_job(job) || (job->worker != NULL && !running_too))
+			continue;
+		forget_job(job);
+		count++;
+	}
+	return count;
+}
+
+/*
+ * pg_background_detach_all_v2() returns int4
+ *
+ * Forget all jobs of the user, and say how many.  They go on to their ends.
+ */
+PG_FUNCTION_INFO_V1(pg_background_detach_all_v2);
+Datum
+pg_background_detach_all_v2(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(forget_jobs(true));
+}
+
+/*
+ * pg_background_purge_v2() returns int4
+ *
+ * Forget the user's jobs that have ended, and say how many.
+ */
+PG_FUNCTION_INFO_V1(pg_background_purge_v2);
+Datum
+pg_background_purge_v2(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(forget_jobs(false));
+}
+
+/*
+ * Cancel the user's running jobs whose label is like a pattern, or all for
+ * NULL.  Where grace is positive, give them so many milliseconds, together.
+ * Returns how many there were.
+ */
+static int
+cancel_jobs(text *pattern, int grace)
+{
+	List	   *canceled = NIL;
+	TimestampTz deadline = deadline_after(grace);
+	dlist_iter	iter;
+	ListCell   *lc;
+
+	check_not_parallel();
+	catch_up();
+	dlist_foreach(iter, &jobs)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		if (job->worker == NULL || !may_use_job(job))
+			continue;
+		if (pattern != NULL &&
+			(job->label == NULL ||
+			 !DatumGetBool(DirectFunctionCall2Coll(textlike, DEFAULT_COLLATION_OID,
+												   CStringGetTextDatum(job->label),
+												   PointerGetDatum(pattern)))))
+			continue;
+		cancel_job(job);
+		canceled = lappend(canceled, job);
+	}
+
+	if (grace > 0)
+	{
+		foreach(lc, canceled)
+			end_with_grace(lfirst(lc), deadline);
+	}
+	return list_length(canceled);
+}
+
+/*
+ * pg_background_cancel_all_v2() returns int4
+ *
+ * Ask for all running jobs of the user to be canceled, and say how many.
+ */
+PG_FUNCTION_INFO_V1(pg_background_cancel_all_v2);
+Datum
+pg_background_cancel_all_v2(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(cancel_jobs(NULL, 0));
+}
+
+/*
+ * pg_background_cancel_by_label_v2(pattern text, grace_ms int4) returns int4
+ *
+ * Ask for the user's running jobs to be canceled whose label is LIKE the
+ * pattern, and say how many.  Where grace_ms is positive, those that have not
+ * ended after so many milliseconds have their processes ended.
+ *
+ * Errors: 22004 for no pattern, 22023 where the grace is longer than an hour.
+ */
+PG_FUNCTION_INFO_V1(pg_background_cancel_by_label_v2);
+Datum
+pg_background_cancel_by_label_v2(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("pattern must not be null")));
+	PG_RETURN_INT32(cancel_jobs(PG_GETARG_TEXT_PP(0),
+								PG_ARGISNULL(1) ? 0 :
+								check_timeout(PG_GETARG_INT32(1),
+											  "grace period")));
+}
+
+/* A time limit that a caller gives for waiting: none for 0 or NULL. */
+static TimestampTz
+wait_limit(FunctionCallInfo fcinfo, int arg)
+{
+	int			timeout = 0;
+
+	if (!PG_ARGISNULL(arg))
+		timeout = check_timeout(PG_GETARG_INT32(arg), "timeout");
+	return timeout == 0 ? 0 : deadline_after(timeout);
+}
+
+/* A handle that a caller gives, as one element of an array */
+typedef struct Handle
+{
+	int32		pid;
+	int64		cookie;
+	bool		isnull;
+} Handle;
+
+static Handle *
+handle_args(FunctionCallInfo fcinfo, int arg, int *count)
+{
+	ArrayType  *array;
+	Datum	   *elems;
+	bool	   *nulls;
+	Handle	   *handles;
+
+	*count = 0;
+	if (PG_ARGISNULL(arg))
+		return NULL;
+	array = PG_GETARG_ARRAYTYPE_P(arg);
+	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE,
+					  &elems, &nulls, count);
+	handles = palloc0(Max(*count, 1) * sizeof(Handle));
+	for (int i = 0; i < *count; i++)
+	{
+		HeapTupleHeader tuple;
+		bool		isnull = true;
+
+		handles[i].isnull = nulls[i];
+		if (nulls[i])
+			continue;
+		tuple = DatumGetHeapTupleHeader(elems[i]);
+		handles[i].pid = DatumGetInt32(GetAttributeByNum(tuple, 1, &isnull));
+		handles[i].isnull |= isnull;
+		handles[i].cookie = DatumGetInt64(GetAttributeByNum(tuple, 2, &isnull));
+		handles[i].isnull |= isnull;
+	}
+	return handles;
+}
+
+/*
+ * pg_background_drain_v2(handles pg_background_handle[], timeout_ms int4)
+ * returns setof pg_background_outcome
+ *
+ * Wait until all of some jobs have ended, or so many milliseconds have passed,
+ * 0 meaning as long as it takes; return their outcomes in the order given.
+ *
+ * Errors: 22023 where the time is longer than an hour, those of
+ * wait_for_progress().
+ */
+PG_FUNCTION_INFO_V1(pg_background_drain_v2);
+Datum
+pg_background_drain_v2(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	TimestampTz deadline = wait_limit(fcinfo, 1);
+	int			count;
+	Handle	   *handles = handle_args(fcinfo, 0, &count);
+
+	check_not_parallel();
+	for (int i = 0; i < count; i++)
+	{
+		Job		   *job = look_up_job(handles[i].pid, handles[i].cookie);
+
+		if (job != NULL)
+			(void) wait_for_job(job, deadline);
+	}
+
+	for (int i = 0; i < count; i++)
+	{
+		Datum		values[OUTCOME_COLUMNS];
+		bool		isnull[OUTCOME_COLUMNS] = {0};
+
+		values[0] = Int32GetDatum(handles[i].pid);
+		values[1] = Int64GetDatum(handles[i].cookie);
+		isnull[0] = isnull[1] = handles[i].isnull;
+		job_outcome(look_up_job(handles[i].pid, handles[i].cookie),
+					values, isnull);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
+							 values, isnull);
+	}
+	return (Datum) 0;
+}
+
+/* Of some jobs, the first one that has ended, NULL where none has. */
+static Job *
+first_to_end(Job **set, int njobs)
+{
+	Job		   *first = NULL;
+
+	for (int i = 0; i < njobs; i++)
+	{
+		if (set[i]->worker == NULL &&
+			(first == NULL || set[i]->end_number < first->end_number))
+			first = set[i];
+	}
+	return first;
+}
+
+/*
+ * pg_background_wait_any_v2(handles pg_background_handle[], timeout_ms int4)
+ * returns pg_background_handle
+ *
+ * Wait until one of some jobs has ended, and return its handle; NULL where so
+ * many milliseconds have passed before, 0 meaning as long as it takes, or
+ * where there are no handles.
+ *
+ * Errors: 22023 where the time is longer than an hour, those of get_job_v2()
+ * and wait_for_progress().
+ */
+PG_FUNCTION_INFO_V1(pg_background_wait_any_v2);
+Datum
+pg_background_wait_any_v2(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline = wait_limit(fcinfo, 1);
+	int			count;
+	Handle	   *handles = handle_args(fcinfo, 0, &count);
+	Job		  **set = palloc(Max(count, 1) * sizeof(Job *));
+	Job		   *ended;
+	int			njobs = 0;
+
+	check_not_parallel();
+	for (int i = 0; i < count; i++)
+	{
+		if (!handles[i].isnull)
+			set[njobs++] = get_job_v2(handles[i].pid, handles[i].cookie);
+	}
+	if (njobs == 0)
+		PG_RETURN_NULL();
+
+	catch_up();
+	while ((ended = first_to_end(set, njobs)) == NULL)
+	{
+		if (!wait_for_progress(set, njobs, deadline) ||
+			(deadline != 0 && GetCurrentTimestamp() >= deadline))
+			break;
+	}
+	if (ended == NULL)
+		ended = first_to_end(set, njobs);
+	if (ended == NULL)
+		PG_RETURN_NULL();
+	return job_handle(fcinfo, ended);
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions: launch, wait and forget in one call
+ * ----------------------------------------------------------------
+ */
+
+/* How long a job that has run into its caller's time-out may take to end */
+#define RUN_GRACE	1000
+
+/* Cancel a job that nobody will have a handle of, and forget it. */
+static void
+abandon_job(Job *job)
+{
+	if (job->worker != NULL)
+		cancel_job(job);
+	forget_job(job);
+}
+
+/* Milliseconds from the launch of a job until now */
+static int64
+elapsed_since_launch(Job *job)
+{
+	return (GetCurrentTimestamp() - job->launched_at) / 1000;
+}
+
+/*
+ * Launch a job, wait for it until the deadline, 0 meaning as long as it takes,
+ * and return a pg_background_run_result.  A job that takes longer is canceled.
+ */
+static Datum
+run_job_now(FunctionCallInfo fcinfo, JobSpec *spec, TimestampTz deadline)
+{
+	Job		   *job;
+	volatile bool timed_out = false;
+	Datum		values[9];
+	bool		isnull[9] = {0};
+
+	spec->submitted = true;
+	job = launch_job(spec, false);
+	PG_TRY();
+	{
+		if (!wait_for_job(job, deadline))
+		{
+			timed_out = true;
+			cancel_job(job);
+			end_with_grace(job, deadline_after(RUN_GRACE));
+			(void) wait_for_job(job, 0);
+		}
+	}
+	PG_CATCH();
+	{
+		abandon_job(job);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	values[0] = Int32GetDatum((int32) job->pid);
+	values[1] = BoolGetDatum(!timed_out);
+	values[2] = BoolGetDatum(timed_out);
+	values[3] = BoolGetDatum(job->error != NULL);
+	values[4] = Int64GetDatum(job->row_count);
+	isnull[4] = job->tags == NIL;
+	values[5] = text_or_null(job->tags != NIL ? llast(job->tags) : NULL,
+							 &isnull[5]);
+	values[6] = text_or_null(job->error != NULL ?
+							 unpack_sql_state(job->error->sqlerrcode) : NULL,
+							 &isnull[6]);
+	values[7] = text_or_null(job->error != NULL ? job->error->message : NULL,
+							 &isnull[7]);
+	values[8] = Int64GetDatum(elapsed_since_launch(job));
+	forget_job(job);
+	return make_composite(fcinfo, values, isnull);
+}
+
+/*
+ * pg_background_run_v2(sql text, queue_size int4, timeout_ms int4, label text)
+ * returns pg_background_run_result
+ *
+ * Launch a job, wait for it, say what became of it and forget it.  A job that
+ * takes longer than timeout_ms, 0 meaning as long as it takes, is canceled.
+ *
+ * Errors: 22023 where the time is longer than an hour, those of launch_job()
+ * and wait_for_progress(); the job's own is part of the result.
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_v2);
+Datum
+pg_background_run_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec = {0};
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	spec.label = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	return run_job_now(fcinfo, &spec, wait_limit(fcinfo, 2));
+}
+
+/*
+ * pg_background_run_query_v2(sql text, queue_size int4, timeout_ms int4,
+ *							  label text, col_def text)
+ * returns setof record
+ *
+ * Launch a job, return its rows and forget it.  col_def is not needed, and
+ * accepted for those who give it.
+ *
+ * Errors: 57014 where it takes longer than timeout_ms, and is canceled; those
+ * of launch_job(), begin_set() and read_job(); the job's own.
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_query_v2);
+Datum
+pg_background_run_query_v2(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	TimestampTz deadline = wait_limit(fcinfo, 2);
+	JobSpec		spec = {0};
+	Job		   *job;
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	spec.label = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	job = launch_job(&spec, false);
+	PG_TRY();
+	{
+		read_job(job, rsinfo, deadline);
+	}
+	PG_CATCH();
+	{
+		abandon_job(job);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	raise_job_error(job);
+	return (Datum) 0;
+}
+
+/*
+ * pg_background_submit_on_commit_v2(sql text, queue_size int4, label text)
+ * returns void
+ *
+ * Launch a job when the transaction commits; never, where it or the
+ * subtransaction is rolled back.  Its rows are never read.
+ *
+ * Errors: those of launch_on_commit().
+ */
+PG_FUNCTION_INFO_V1(pg_background_submit_on_commit_v2);
+Datum
+pg_background_submit_on_commit_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec = launch_args(fcinfo);
+
+	spec.submitted = true;
+	launch_on_commit(&spec);
+	PG_RETURN_VOID();
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions: parameters
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Serialize the parameters of a VARIADIC "any" function.  Values that are kept
+ * elsewhere are fetched: the job cannot see what this transaction can.
+ *
+ * Errors: 0A000 for an anonymous record.
+ */
+static void
+params_args(FunctionCallInfo fcinfo, JobSpec *spec)
+{
+	Datum	   *values;
+	Oid		   *types;
+	bool	   *nulls;
+	StringInfo	params = makeStringInfo();
+
+	spec->nparams = Max(extract_variadic_args(fcinfo, 1, true,
+											  &values, &types, &nulls), 0);
+	spec->params = params;
+	for (int i = 0; i < spec->nparams; i++)
+	{
+		int16		typlen;
+		bool		typbyval;
+		Size		size;
+		char	   *start;
+
+		if (is_anonymous(types[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("parameter $%d is an anonymous record", i + 1),
+					 errhint("Cast it to a named composite type.")));
+		get_typlenbyval(types[i], &typlen, &typbyval);
+		if (!nulls[i] && typlen == -1)
+			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
+
+		size = datumEstimateSpace(values[i], nulls[i], typbyval, typlen);
+		appendBinaryStringInfo(params, (char *) &types[i], sizeof(Oid));
+		enlargeStringInfo(params, size);
+		start = params->data + params->len;
+		datumSerialize(values[i], nulls[i], typbyval, typlen, &start);
+		params->len += size;
+	}
+}
+
+/*
+ * pg_background_launch_params_v2(sql text, VARIADIC params "any")
+ * returns pg_background_handle
+ *
+ * Launch a job of a single statement, with parameters $1, $2 and so on, which
+ * are sent as they are.
+ *
+ * Errors: those of launch_job() and params_args().
+ */
+PG_FUNCTION_INFO_V1(pg_background_launch_params_v2);
+Datum
+pg_background_launch_params_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec = {0};
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	params_args(fcinfo, &spec);
+	return job_handle(fcinfo, launch_job(&spec, false));
+}
+
+/*
+ * pg_background_submit_params_v2(sql text, VARIADIC params "any")
+ * returns pg_background_handle
+ *
+ * The same, where the result is never read.
+ */
+PG_FUNCTION_INFO_V1(pg_background_submit_params_v2);
+Datum
+pg_background_submit_params_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec = {0};
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	spec.submitted = true;
+	params_args(fcinfo, &spec);
+	return job_handle(fcinfo, launch_job(&spec, false));
+}
+
+/*
+ * pg_background_run_params_v2(sql text, VARIADIC params "any")
+ * returns pg_background_run_result
+ *
+ * The same, and wait for the job, say what became of it and forget it.
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_params_v2);
+Datum
+pg_background_run_params_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec = {0};
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	params_args(fcinfo, &spec);
+	return run_job_now(fcinfo, &spec, 0);
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions: rows as jsonb
+ * ----------------------------------------------------------------
+ */
+
+/* The description of a set of command tags */
+static TupleDesc
+tag_desc(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+
+	TupleDescInitEntry(desc, 1, "command_tag", TEXTOID, -1, 0);
+	finish_tuple_desc(desc);
+	return desc;
+}
+
+/*
+ * pg_background_result_jsonb_v2(pid int4, cookie int8) returns setof jsonb
+ *
+ * Wait for a job and return its rows, once, each as to_jsonb() makes it an
+ * object; or its command tags, where it returned none.
+ *
+ * Errors: those of check_readable() and wait_for_progress(), the job's own,
+ * 0A000 for a column of anonymous record type.
+ */
+PG_FUNCTION_INFO_V1(pg_background_result_jsonb_v2);
+Datum
+pg_background_result_jsonb_v2(PG_FUNCTION_ARGS)
+{
+	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	ReturnSetInfo *rsinfo;
+	TupleDesc	desc;
+	TupleTableSlot *slot;
+	MemoryContext row_context;
+
+	check_readable(job);
+	rsinfo = begin_set(fcinfo);
+	while (job->worker != NULL)
+	{
+		(void) wait_for_progress(&job, 1, 0);
+		raise_notices(job);
+	}
+	raise_notices(job);
+	if (job->error != NULL)
+		raise_job_error(job);
+	check_complete(job);
+
+	if (job->desc == NULL)
+	{
+		desc = tag_desc();
+		job->rows = begin_job_rows(job);
+		copy_job_tags(job, job->rows, desc);
+	}
+	else
+	{
+		desc = job->desc;
+		check_row_type(desc, desc);
+	}
+
+	row_context = AllocSetContextCreate(CurrentMemoryContext,
+										"pg_background row",
+										ALLOCSET_DEFAULT_SIZES);
+	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	if (job->rows != NULL)
+		tuplestore_rescan(job->rows);
+	while (job->rows != NULL &&
+		   tuplestore_gettupleslot(job->rows, true, false, slot))
+	{
+		Datum		object;
+		bool		isnull = false;
+		MemoryContext oldcontext;
+
+		CHECK_FOR_INTERRUPTS();
+		oldcontext = MemoryContextSwitchTo(row_context);
+		object = row_to_jsonb(ExecFetchSlotHeapTupleDatum(slot));
+		MemoryContextSwitchTo(oldcontext);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
+							 &object, &isnull);
+		MemoryContextReset(row_context);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	forget_job(job);
+	return (Datum) 0;
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions: a list of commands
+ * ----------------------------------------------------------------
+ */
+
+/* One call of pg_background_run_all_v2() */
+typedef struct RunAll
+{
+	text	  **commands;
+	int			ncommands;
+	int			concurrency;
+	bool		stop_on_error;
+
+	Job		  **jobs;			/* of each command, NULL before it is launched */
+	int64	   *elapsed;		/* milliseconds */
+	int			next;			/* the first command that is not launched */
+	bool		stopped;
+
+	/* Those that have not ended, and which commands they are */
+	Job		  **running;
+	int		   *numbers;
+	int			nrunning;
+} RunAll;
+
+/* Note which commands have ended, and whether to stop. */
+static void
+run_all_collect(RunAll *run)
+{
+	int			still = 0;
+
+	for (int i = 0; i < run->nrunning; i++)
+	{
+		Job		   *job = run->running[i];
+		int			number = run->numbers[i];
+
+		if (job->worker == NULL)
+		{
+			run->elapsed[number] = elapsed_since_launch(job);
+			if (run->stop_on_error && job->error != NULL)
+				run->stopped = true;
+			continue;
+		}
+		run->running[still] = job;
+		run->numbers[still++] = number;
+	}
+	run->nrunning = still;
+}
+
+/*
+ * Launch commands until there are as many as may run, or no worker is to be
+ * had; but one must be, where none runs.
+ */
+static void
+run_all_launch(RunAll *run)
+{
+	while (run->next < run->ncommands && run->nrunning < run->concurrency)
+	{
+		JobSpec		spec = {0};
+		Job		   *job;
+
+		spec.sql = run->commands[run->next];
+		spec.submitted = true;
+		job = launch_job(&spec, run->nrunning > 0);
+		if (job == NULL)
+			return;
+		run->running[run->nrunning] = job;
+		run->numbers[run->nrunning++] = run->next;
+		run->jobs[run->next++] = job;
+	}
+}
+
+/* Run all the commands, and let none go on where we cannot. */
+static void
+run_all(RunAll *run)
+{
+	spare_idle_timeout = INT_MAX;
+	PG_TRY();
+	{
+		for (;;)
+		{
+			run_all_collect(run);
+			if (run->stopped)
+			{
+				for (int i = 0; i < run->nrunning; i++)
+				{
+					if (!run->running[i]->cancel_requested)
+						cancel_job(run->running[i]);
+				}
+			}
+			else
+				run_all_launch(run);
+			if (run->nrunning == 0)
+				break;
+			(void) wait_for_progress(run->running, run->nrunning, 0);
+		}
+	}
+	PG_CATCH();
+	{
+		spare_idle_timeout = SPARE_IDLE_TIMEOUT;
+		for (int i = 0; i < run->next; i++)
+			abandon_job(run->jobs[i]);
+		release_idle_workers(max_idle_workers);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
+	release_idle_workers(max_idle_workers);
+}
+
+/* Return a row for each command; of one that was not launched, only its number. */
+static void
+run_all_return(RunAll *run, ReturnSetInfo *rsinfo)
+{
+	for (int i = 0; i < run->ncommands; i++)
+	{
+		Datum		values[OUTCOME_COLUMNS + 2];
+		bool		isnull[OUTCOME_COLUMNS + 2];
+		Job		   *job = i < run->next ? run->jobs[i] : NULL;
+
+		memset(isnull, job == NULL, sizeof(isnull));
+		values[0] = Int64GetDatum(i + 1);
+		isnull[0] = false;
+		if (job != NULL)
+		{
+			job_outcome(job, &values[1], &isnull[1]);
+			values[OUTCOME_COLUMNS + 1] = Int64GetDatum(run->elapsed[i]);
+		}
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
+							 values, isnull);
+		if (job != NULL)
+			forget_job(job);
+	}
+}
+
+/*
+ * pg_background_run_all_v2(commands text[], concurrency int4,
+ *							stop_on_error bool)
+ * returns setof (ordinality int8, the columns of pg_background_outcome,
+ *				  elapsed_ms int8)
+ *
+ * Run every command once, at most so many at a time, 0 meaning
+ * pg_background.max_workers, on as few processes.  Where stop_on_error is true,
+ * the first that fails cancels those that run, and no more are launched.
+ *
+ * Errors: 22004 for a command that is null, 22023 for a negative concurrency,
+ * those of launch_job() and wait_for_progress().
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_all_v2);
+Datum
+pg_background_run_all_v2(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	RunAll		run = {0};
+	Datum	   *elems;
+	bool	   *nulls;
+
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elems, &nulls, &run.ncommands);
+	run.commands = palloc(Max(run.ncommands, 1) * sizeof(text *));
+	for (int i = 0; i < run.ncommands; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("command %d must not be null", i + 1)));
+		run.commands[i] = DatumGetTextPP(elems[i]);
+	}
+
+	run.concurrency = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	if (run.concurrency < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("concurrency must not be negative")));
+	if (run.concurrency == 0)
+		run.concurrency = max_workers;
+	run.concurrency = Min(run.concurrency, Max(run.ncommands, 1));
+	run.stop_on_error = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+
+	run.jobs = palloc0(Max(run.ncommands, 1) * sizeof(Job *));
+	run.elapsed = palloc(Max(run.ncommands, 1) * sizeof(int64));
+	run.running = palloc(run.concurrency * sizeof(Job *));
+	run.numbers = palloc(run.concurrency * sizeof(int));
+	run_all(&run);
+	run_all_return(&run, rsinfo);
+	return (Datum) 0;
+}
+
+/* ----------------------------------------------------------------
+ *		SQL functions: the workers of all sessions
+ * ----------------------------------------------------------------
+ */
+
+/* Return a row of pg_background_workers_v2() for a worker. */
+static void
+list_worker(WorkerShared *shared, ReturnSetInfo *rsinfo)
+{
+	uint32		state = pg_atomic_read_u32(&shared->state);
+	JobInfo		info;
+	Datum		values[9];
+	bool		isnull[9] = {0};
+	bool		visible;
+
+	read_job_info(shared, &info);
+	visible = has_privs_of_role(GetUserId(), shared->login_user) ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+
+	values[0] = Int32GetDatum((int32) shared->head.pid);
+	values[1] = Int32GetDatum((int32) shared->launcher_pid);
+	values[2] = ObjectIdGetDatum(info.launcher_user);
+	values[3] = ObjectIdGetDatum(info.user_id);
+	values[4] = ObjectIdGetDatum(shared->database);
+	values[5] = text_or_null(visible && info.label[0] != '\0' ?
+							 info.label : NULL, &isnull[5]);
+	values[6] = CStringGetTextDatum(state == WORKER_RUNNING ? "running" :
+									state == WORKER_READY ? "idle" : "starting");
+	isnull[6] = !visible;
+	values[7] = TimestampTzGetDatum(info.launched_at);
+	isnull[7] = !visible;
+	values[8] = text_or_null(visible ? info.sql_preview : NULL, &isnull[8]);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+}
+
+/*
+ * pg_background_workers_v2() returns setof (pid int4, launcher_pid int4,
+ *		launcher_user oid, user_id oid, database oid, label text, state text,
+ *		launched_at timestamptz, sql_preview text)
+ *
+ * List the workers of all sessions of the cluster, with the job that each of
+ * them runs, or has run last.  What a job is shows to those who may see the
+ * queries of its user in pg_stat_activity.
+ */
+PG_FUNCTION_INFO_V1(pg_background_workers_v2);
+Datum
+pg_background_workers_v2(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	pg_atomic_uint32 *segments = worker_segments();
+
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		dsm_handle	handle = pg_atomic_read_u32(&segments[i]);
+		dsm_segment *mapped;
+		dsm_segment *segment;
+		SegmentHead *head;
+
+		if (handle == 0)
+			continue;
+		mapped = dsm_find_mapping(handle);
+		segment = mapped != NULL ? mapped : dsm_attach(handle);
+		if (segment == NULL)
+			continue;
+		head = dsm_segment_address(segment);
+		if (head->magic == SEGMENT_MAGIC)
+			list_worker((WorkerShared *) head, rsinfo);
+		if (mapped == NULL)
+			dsm_detach(segment);
 	}
 	return (Datum) 0;
 }
@@ -2715,8 +4505,14 @@ static shm_mq_handle *output_queue = NULL;
 
 static shm_mq_handle *request_queue;
 
-/* Drop rows and notices; nobody will read them. */
+/* Nobody has wanted rows or notices from the start. */
 static bool output_discard = false;
+
+static bool
+is_output_wanted(void)
+{
+	return !output_discard && pg_atomic_read_u32(&my_shared->discard) == 0;
+}
 
 static uint32
 frame_space(Size size)
@@ -2774,6 +4570,13 @@ send_output(bool wait, bool flush)
 			case SHM_MQ_WOULD_BLOCK:
 				break;
 		}
+		if (pg_atomic_read_u32(&my_shared->discard) == DISCARD_ALL)
+		{
+			/* Nobody makes room any more. */
+			shm_mq_detach(output_queue);
+			output_queue = NULL;
+			continue;
+		}
 		if (!wait)
 			return false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
@@ -2821,7 +4624,7 @@ output_putmessage(char type, const char *body, size_t size)
 
 	if (type == 'E')
 		kind = FRAME_ERROR;
-	else if (type == 'N' && !output_discard)
+	else if (type == 'N' && is_output_wanted())
 		kind = FRAME_NOTICE;
 	else
 		return 0;
@@ -2953,9 +4756,15 @@ static bool
 receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 {
 	bool		copied;
-	MinimalTuple tuple = fetch_flat_tuple(slot, &copied);
-	Size		size = tuple->t_len;
-	char	   *rest = (char *) tuple;
+	MinimalTuple tuple;
+	Size		size;
+	char	   *rest;
+
+	if (!is_output_wanted())
+		return true;
+	tuple = fetch_flat_tuple(slot, &copied);
+	size = tuple->t_len;
+	rest = (char *) tuple;
 
 	if (output.len > 0 && output.len + frame_space(size) > GATHER_SIZE)
 		(void) send_output(true, false);
@@ -3191,13 +5000,94 @@ check_statement(Node *stmt)
 				 errmsg("transaction control is not allowed in a background job launched by a security-definer function")));
 }
 
+/* The parameters of a job's only statement */
+typedef struct JobParams
+{
+	int			count;
+	int			used;			/* the highest number that the statement has */
+	ParamListInfo list;
+} JobParams;
+
+/* The parser has found $n. */
+static Node *
+param_hook(ParseState *pstate, ParamRef *ref)
+{
+	JobParams  *params = pstate->p_ref_hook_state;
+	Param	   *param;
+	Oid			type;
+
+	if (ref->number <= 0 || ref->number > params->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_PARAMETER),
+				 errmsg("there is no parameter $%d", ref->number),
+				 parser_errposition(pstate, ref->location)));
+	params->used = Max(params->used, ref->number);
+
+	type = params->list->params[ref->number - 1].ptype;
+	param = makeNode(Param);
+	param->paramkind = PARAM_EXTERN;
+	param->paramid = ref->number;
+	param->paramtype = type;
+	param->paramtypmod = -1;
+	param->paramcollid = get_typcollation(type);
+	param->location = ref->location;
+	return (Node *) param;
+}
+
+static void
+setup_param_hook(ParseState *pstate, void *arg)
+{
+	pstate->p_ref_hook_state = arg;
+	pstate->p_paramref_hook = param_hook;
+}
+
+/*
+ * Errors: 08P01 where there are more parameters than the statement has, as
+ * where one is bound in the protocol.
+ */
+static void
+check_params_used(JobParams *params)
+{
+	if (params->used < params->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("job supplies %d parameters, but its statement requires %d",
+						params->count, params->used)));
+}
+
+/* Restore a job's parameters, see params_args(). */
+static JobParams *
+restore_params(Request *request, char *data)
+{
+	JobParams  *params = palloc0(sizeof(JobParams));
+
+	params->count = request->nparams;
+	if (params->count == 0)
+		return params;
+
+	params->list = makeParamList(params->count);
+	for (int i = 0; i < params->count; i++)
+	{
+		ParamExternData *param = &params->list->params[i];
+
+		memcpy(&param->ptype, data, sizeof(Oid));
+		data += sizeof(Oid);
+		param->value = datumRestore(&data, &param->isnull);
+		param->pflags = PARAM_FLAG_CONST;
+	}
+	return params;
+}
+
 /* Say that a command has completed. */
 static void
 send_command(QueryCompletion *qc)
 {
-	char	   *tag = ((CommandFrame *) append_frame(FRAME_COMMAND,
-													 sizeof(CommandFrame)))->tag;
+	CommandFrame *command = (CommandFrame *) append_frame(FRAME_COMMAND,
+														  sizeof(CommandFrame));
+	char	   *tag = command->tag;
 	const char *name = GetCommandTagName(qc->commandTag);
+
+	command->row_count = qc->nprocessed;
 
 	if (!command_tag_display_rowcount(qc->commandTag))
 		strlcpy(tag, name, COMPLETION_TAG_BUFSIZE);
@@ -3213,8 +5103,8 @@ send_command(QueryCompletion *qc)
  * Run one statement of the string.  Only the last one has its rows sent.
  */
 static void
-run_statement(RawStmt *parsetree, const char *sql, bool is_last,
-			  bool implicit_block)
+run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
+			  bool is_last, bool implicit_block)
 {
 	CommandTag	tag = CreateCommandTag(parsetree->stmt);
 	bool		snapshot_set = false;
@@ -3241,8 +5131,9 @@ run_statement(RawStmt *parsetree, const char *sql, bool is_last,
 	context = AllocSetContextCreate(MessageContext, "pg_background statement",
 									ALLOCSET_DEFAULT_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
-	plans = pg_plan_queries(analyze_and_rewrite(parsetree, sql), sql,
-							CURSOR_OPT_PARALLEL_OK, NULL);
+	plans = analyze_and_rewrite(parsetree, sql, setup_param_hook, params);
+	check_params_used(params);
+	plans = pg_plan_queries(plans, sql, CURSOR_OPT_PARALLEL_OK, params->list);
 	if (snapshot_set)
 		PopActiveSnapshot();
 	CHECK_FOR_INTERRUPTS();
@@ -3250,7 +5141,7 @@ run_statement(RawStmt *parsetree, const char *sql, bool is_last,
 	portal = CreatePortal("", true, true);
 	portal->visible = false;
 	PortalDefineQuery(portal, NULL, sql, tag, plans, NULL);
-	PortalStart(portal, NULL, 0, InvalidSnapshot);
+	PortalStart(portal, params->list, 0, InvalidSnapshot);
 	receiver = is_last && !output_discard ? &row_receiver : None_Receiver;
 	MemoryContextSwitchTo(oldcontext);
 
@@ -3280,7 +5171,7 @@ run_statement(RawStmt *parsetree, const char *sql, bool is_last,
  * Run an SQL string as though it had arrived as one simple-query message.
  */
 static void
-run_string(const char *sql)
+run_string(const char *sql, JobParams *params)
 {
 	List	   *parsetrees;
 	ListCell   *lc;
@@ -3306,11 +5197,18 @@ run_string(const char *sql)
 		logged = true;
 	}
 
+	if (params->count > 0 && list_length(parsetrees) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("cannot run multiple commands with parameters")));
+	if (parsetrees == NIL)
+		check_params_used(params);
+
 	/* An implicit block also keeps procedures from ending the transaction. */
 	implicit_block = list_length(parsetrees) > 1 || OidIsValid(hold_user);
 
 	foreach(lc, parsetrees)
-		run_statement(lfirst_node(RawStmt, lc), sql,
+		run_statement(lfirst_node(RawStmt, lc), sql, params,
 					  lnext(parsetrees, lc) == NULL, implicit_block);
 	finish_xact_command();
 
@@ -3340,6 +5238,41 @@ run_string(const char *sql)
 }
 
 /*
+ * pg_background.worker_timeout has passed.  Its number among the server's
+ * time-outs is known once it is registered.
+ */
+static TimeoutId job_timeout_id;
+static volatile sig_atomic_t job_timed_out = false;
+
+static void
+handle_job_timeout(void)
+{
+	job_timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+/* Put an error that says so in the place of the one that is being handled. */
+static void
+replace_timeout_error(void)
+{
+	FlushErrorState();
+	PG_TRY();
+	{
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling job due to pg_background.worker_timeout")));
+	}
+	PG_CATCH();
+	{
+		/* It is the one to be reported now. */
+		MemoryContextSwitchTo(MessageContext);
+	}
+	PG_END_TRY();
+}
+
+/*
  * A job has failed: report the error to the log and to the launcher, and
  * clean up, as PostgresMain() does.  Returns whether it was canceled by
  * somebody's wish, rather than by a time-out, which has the same SQLSTATE.
@@ -3350,11 +5283,13 @@ recover_from_error(void)
 	ErrorData  *error;
 	bool		canceled;
 
+	MemoryContextSwitchTo(MessageContext);
+	if (job_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
+		replace_timeout_error();
+
 	HOLD_INTERRUPTS();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
-
-	MemoryContextSwitchTo(MessageContext);
 	error = CopyErrorData();
 	canceled = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 		error->message_id != NULL &&
@@ -3421,18 +5356,22 @@ is_user_consistent(void)
  * process.
  */
 static bool
-run_job(Request *request, char *settings, const char *sql)
+run_job(Request *request)
 {
+	char	   *job_settings = (char *) request + sizeof(Request);
+	char	   *sql = job_settings + request->settings_size;
+	TimestampTz start = GetCurrentTimestamp();
 	volatile bool canceled = false;
 	bool		stays;
 	DoneFrame  *done;
 
 	output_discard = request->discard;
+	job_timed_out = false;
 
 	PG_TRY();
 	{
 		RESUME_CANCEL_INTERRUPTS();
-		take_session(request, settings);
+		take_session(request, job_settings);
 		hold_user = request->hold_user;
 
 		debug_query_string = sql;
@@ -3442,7 +5381,11 @@ run_job(Request *request, char *settings, const char *sql)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling statement due to user request")));
-		run_string(sql);
+		if (worker_timeout > 0)
+			enable_timeout_after(job_timeout_id, worker_timeout);
+		MemoryContextSwitchTo(MessageContext);
+		run_string(sql, restore_params(request, sql + request->sql_size));
+		disable_timeout(job_timeout_id, false);
 	}
 	PG_CATCH();
 	{
@@ -3469,9 +5412,11 @@ run_job(Request *request, char *settings, const char *sql)
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
 	done->stays = stays;
+	done->execution = GetCurrentTimestamp() - start;
 	(void) send_output(true, true);
+	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(MessageContext);
-	return stays;
+	return stays && output_queue != NULL;
 }
 
 /*
@@ -3488,6 +5433,7 @@ reset_session(void)
 	ResetPlanCache();
 	ResetSequenceCaches();
 	forget_all_jobs();
+	memset(&stats, 0, sizeof(stats));
 	drop_temporary_slots();
 	CommitTransactionCommand();
 
@@ -3630,6 +5576,13 @@ check_segment(SegmentHead *head)
 			 errhint("%s", hint)));
 }
 
+/* The process ends; its segment is no longer to be found. */
+static void
+unlist_worker(int code, Datum arg)
+{
+	pg_atomic_write_u32(&worker_segments()[my_backend_index()], 0);
+}
+
 /*
  * The worker's main function.  main_arg is the handle of its segment.
  *
@@ -3684,6 +5637,9 @@ pg_background_worker_main(Datum main_arg)
 											  my_shared->login_user,
 											  CONNECTION_FLAGS);
 	process_session_preload_libraries();
+	pg_atomic_write_u32(&worker_segments()[my_backend_index()], handle);
+	before_shmem_exit(unlist_worker, (Datum) 0);
+	job_timeout_id = RegisterTimeout(USER_TIMEOUT, handle_job_timeout);
 	MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext",
 										   ALLOCSET_DEFAULT_SIZES);
 
@@ -3692,11 +5648,8 @@ pg_background_worker_main(Datum main_arg)
 
 	while ((request = take_request(timeout)) != NULL)
 	{
-		char	   *job_settings = (char *) request + sizeof(Request);
-
 		timeout = request->idle_timeout;
-		if (!run_job(request, job_settings,
-					 job_settings + request->settings_size))
+		if (!run_job(request))
 			break;
 		reset_session();
 	}

@@ -34,7 +34,6 @@ END $$;
 
 -- the size of the queue
 SELECT raised('SELECT pg_background_launch(''SELECT 1'', -1)');
-SELECT raised('SELECT pg_background_launch(''SELECT 1'', 0)');
 SELECT raised('SELECT pg_background_launch(''SELECT 1'', 1)');
 SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'', 1)');
 SELECT raised('SELECT pg_background_submit_v2(''SELECT 1'', 1)');

@@ -5,7 +5,7 @@ CREATE ROLE regress_user;
 CREATE ROLE "regress ""user""'s %I";
 \set SHOW_CONTEXT never
 
--- Every privilege on the extension's functions and types, but for their owner's.
+-- Every privilege on the extension's objects, but for their owner's.
 CREATE VIEW privilege AS
 WITH object AS (
     SELECT 'function' AS kind, p.proname AS name, p.proowner AS owner,
@@ -21,8 +21,17 @@ WITH object AS (
     FROM pg_depend d
     JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
     JOIN pg_type t ON d.classid = 'pg_type'::regclass AND d.objid = t.oid
+    JOIN pg_class c ON t.typrelid = c.oid AND c.relkind = 'c'
     LEFT JOIN pg_init_privs i ON i.classoid = d.classid AND i.objoid = d.objid
-    WHERE e.extname = 'pg_background' AND t.typtype = 'c'
+    WHERE e.extname = 'pg_background'
+    UNION ALL
+    SELECT 'view', c.relname, c.relowner,
+           coalesce(c.relacl, acldefault('r', c.relowner)), i.initprivs
+    FROM pg_depend d
+    JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+    LEFT JOIN pg_init_privs i ON i.classoid = d.classid AND i.objoid = d.objid
+    WHERE e.extname = 'pg_background'
 )
 SELECT o.kind, o.name, s.source, coalesce(r.rolname, 'PUBLIC') AS grantee,
        a.privilege_type, a.is_grantable
@@ -127,12 +136,13 @@ SELECT "regress Schema".grant_pg_background_privileges('pgbackground_role');
 SELECT "regress Schema".grant_pg_background_privileges('regress "user"''s %I');
 GRANT ALL ON FUNCTION "regress Schema".pg_background_list_v2() TO regress_user WITH GRANT OPTION;
 GRANT ALL ON FUNCTION "regress Schema".pg_background_list_v2() TO PUBLIC;
+GRANT UPDATE ON "regress Schema".pg_background_list TO regress_user;
 SELECT "regress Schema".pg_background_drop_executor_role();
 SELECT source, grantee, privilege_type, is_grantable, count(*)
 FROM privilege GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3;
 SELECT count(*) FROM pg_depend d JOIN pg_extension e ON d.refobjid = e.oid
 WHERE e.extname = 'pg_background' AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
-  AND d.classid = 'pg_proc'::regclass;
+  AND d.classid IN ('pg_proc'::regclass, 'pg_class'::regclass);
 SELECT "regress Schema".pg_background_drop_executor_role();
 SELECT count(*) FROM pg_roles WHERE rolname = 'pgbackground_role';
 

@@ -23,7 +23,7 @@ BEGIN
         'format(text, regnamespace)', 'format(text, regnamespace, regrole)',
         'format(text, text, regrole)', 'quote_ident(name)',
         'has_schema_privilege(regrole, oid, text)', 'aclexplode(aclitem[])',
-        'acldefault("char", oid)', 'set_config(text, text, boolean)',
+        'acldefault("char", oid)', 'pg_get_userbyid(oid)', 'set_config(text, text, boolean)',
         'grant_pg_background_privileges(name)', 'grant_pg_background_privileges(text)',
         'revoke_pg_background_privileges(name)', 'revoke_pg_background_privileges(text)'
     ] LOOP
@@ -36,7 +36,8 @@ BEGIN
         ['=', 'oid', 'integer'], ['=', '"char"', '"char"'],
         ['<>', 'name', 'name'], ['<>', 'name', 'text'], ['<>', 'text', 'text'],
         ['<>', 'oid', 'oid'],
-        ['||', 'text', 'text'], ['||', 'text', 'regprocedure'], ['||', 'text', 'regtype']
+        ['=', 'integer', 'integer'], ['<>', 'text[]', 'text[]'], ['<@', 'text[]', 'text[]'],
+        ['||', 'text', 'text'], ['||', 'text', 'regprocedure'], ['||', 'text', 'regtype'], ['||', 'text', 'regclass']
     ] LOOP
         signature := format('public.hostile(%s, %s)', operator[2], operator[3]);
         IF to_regprocedure(signature) IS NULL THEN
@@ -57,12 +58,12 @@ BEGIN
     FOREACH schema IN ARRAY ARRAY['public', 'pg_temp'] LOOP
         FOREACH name IN ARRAY ARRAY[
             'pg_extension', 'pg_depend', 'pg_proc', 'pg_type', 'pg_class',
-            'pg_namespace', 'pg_roles', 'pg_authid'
+            'pg_namespace', 'pg_roles', 'pg_authid', 'pg_database', 'pg_stat_activity'
         ] LOOP
             EXECUTE format('CREATE VIEW %s.%s AS SELECT public.hostile()', schema, name);
         END LOOP;
         FOREACH name IN ARRAY ARRAY[
-            'text', 'int4', 'int8', 'bool', 'oid', 'record', 'void',
+            'text', 'int4', 'int8', 'bool', 'oid', 'record', 'void', 'float8', 'jsonb', 'timestamptz',
             'regclass', 'regrole', 'regtype', 'regprocedure', 'regnamespace'
         ] LOOP
             EXECUTE format('CREATE DOMAIN %s.%I AS pg_catalog.int2 CHECK (public.hostile())', schema, name);
@@ -115,6 +116,15 @@ CREATE EXTENSION pg_background SCHEMA public VERSION '1.6';
 REVOKE EXECUTE ON FUNCTION public.pg_background_list_v2() FROM pgbackground_role;
 GRANT EXECUTE ON FUNCTION public.pg_background_list_v2() TO PUBLIC;
 ALTER EXTENSION pg_background UPDATE TO '1.7';
+ALTER EXTENSION pg_background UPDATE TO '1.11';
+SELECT h.pid, h.cookie FROM public.pg_background_launch_v2('SELECT pg_catalog.pg_sleep(600)', 0, 'views') h \gset
+SELECT label FROM public.pg_background_list;
+SELECT label FROM public.pg_background_activity;
+SELECT * FROM public.pg_background_run_query_v2(
+    'SELECT label FROM public.pg_background_workers WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()',
+    label => 'workers') AS (label pg_catalog.text);
+SELECT public.pg_background_cancel_v2_grace(:pid, :cookie, 0);
+SELECT public.pg_background_detach_v2(:pid, :cookie);
 SELECT pg_catalog.has_function_privilege('public', 'public.pg_background_list_v2()', 'EXECUTE') AS public,
        pg_catalog.has_function_privilege('pgbackground_role', 'public.pg_background_list_v2()', 'EXECUTE') AS executor;
 SELECT public.pg_background_drop_executor_role();

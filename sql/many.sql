@@ -2,6 +2,7 @@
 -- room for.
 
 CREATE EXTENSION pg_background;
+SET pg_background.max_workers = 1000;
 \set SHOW_CONTEXT never
 -- Nothing here hangs for ever, whatever is broken.
 SET statement_timeout = '2min';

@@ -1,57 +1,84 @@
--- From a catalog that 1.6 made to 1.7, and schemas other than public.
+-- From a catalog that an older version made, and schemas other than public.
 
 \set SHOW_CONTEXT never
 
--- Everything that the extension holds, but for the schema it is in.
+-- Everything that the extension holds, but for the schema it is in. Whether the
+-- types that come with others (arrays, views' rows) are its own is the server's
+-- affair.
 CREATE VIEW extension_catalog AS
 SELECT i.type, replace(i.identity, i.schema || '.', '') AS identity,
-       CASE WHEN d.classid = 'pg_proc'::regclass
-            THEN replace(pg_get_functiondef(d.objid), i.schema || '.', '')
-            ELSE (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
-                  FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
-                  WHERE t.oid = d.objid) END AS definition,
-       (SELECT array_agg(a::text ORDER BY a::text)
-        FROM unnest(coalesce(p.proacl, t.typacl)) a) AS privileges,
+       replace(CASE d.classid
+               WHEN 'pg_proc'::regclass THEN pg_get_functiondef(d.objid)
+               WHEN 'pg_class'::regclass THEN pg_get_viewdef(d.objid) || coalesce(v.reloptions::text, '')
+               ELSE (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
+                     FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0)
+               END, i.schema || '.', '') AS definition,
+       (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(p.proacl, t.typacl, v.relacl)) a) AS privileges,
        (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(pip.initprivs) a) AS initial_privileges,
-       coalesce(p.proowner, t.typowner)::regrole::text AS owner,
+       coalesce(p.proowner, t.typowner, v.relowner)::regrole::text AS owner,
        obj_description(d.objid, d.classid::regclass::name) AS comment
 FROM pg_extension e
 JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
 CROSS JOIN pg_identify_object(d.classid, d.objid, 0) i
 LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
 LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
+LEFT JOIN pg_class c ON c.oid = t.typrelid
+LEFT JOIN pg_class v ON d.classid = 'pg_class'::regclass AND v.oid = d.objid
 LEFT JOIN pg_init_privs pip ON pip.classoid = d.classid AND pip.objoid = d.objid AND pip.objsubid = 0
-WHERE e.extname = 'pg_background';
+WHERE e.extname = 'pg_background' AND (t.oid IS NULL OR c.relkind = 'c');
+
+-- A fresh install of each version, and what differs from it.
+CREATE EXTENSION pg_background VERSION '1.7';
+CREATE TABLE fresh AS SELECT '1.7' AS version, * FROM extension_catalog;
+DROP EXTENSION pg_background;
+CREATE EXTENSION pg_background;
+INSERT INTO fresh SELECT '1.11' AS version, * FROM extension_catalog;
+DROP EXTENSION pg_background;
+CREATE VIEW difference AS
+WITH this AS (SELECT e.extversion AS version, c.* FROM extension_catalog c, pg_extension e WHERE e.extname = 'pg_background')
+SELECT 'fresh' AS which, f.* FROM (SELECT * FROM fresh WHERE version IN (SELECT version FROM this) EXCEPT TABLE this) f
+UNION ALL
+SELECT 'updated', u.* FROM (TABLE this EXCEPT TABLE fresh) u;
+SELECT version, type, count(*), count(definition) AS definitions, count(privileges) AS privileges,
+       count(comment) AS comments
+FROM fresh GROUP BY version, type ORDER BY version, type;
 
 -- known failure 14: another schema. Nothing is made anywhere else, and all works there.
 CREATE SCHEMA "regress Schema";
 CREATE EXTENSION pg_background SCHEMA "regress Schema";
-CREATE TABLE fresh AS SELECT * FROM extension_catalog;
-SELECT type, count(*), count(definition) AS definitions, count(privileges) AS privileges, count(comment) AS comments
-FROM fresh WHERE identity NOT LIKE '%[]' GROUP BY type ORDER BY type;
+SELECT which, type, identity FROM difference;
 SELECT DISTINCT pronamespace::regnamespace FROM pg_proc
 WHERE proname ~ 'pg_background' ORDER BY 1;
+SELECT DISTINCT relnamespace::regnamespace FROM pg_class
+WHERE relname ~ 'pg_background' ORDER BY 1;
 SELECT h.pid, h.cookie FROM "regress Schema".pg_background_launch_v2('SELECT 14') h \gset
 SELECT * FROM "regress Schema".pg_background_result_v2(:pid, :cookie) AS (x int);
 CREATE ROLE regress_user;
 SELECT "regress Schema".grant_pg_background_privileges('regress_user');
 SET ROLE regress_user;
-SELECT h.pid, h.cookie FROM "regress Schema".pg_background_launch_v2('SELECT 14') h \gset
+SELECT h.pid, h.cookie FROM "regress Schema".pg_background_launch_v2('SELECT 14', 65536, 'a job') h \gset
+SELECT label FROM "regress Schema".pg_background_list;
+SELECT label FROM "regress Schema".pg_background_activity;
+SELECT * FROM "regress Schema".pg_background_run_query_v2(
+    'SELECT user_name FROM "regress Schema".pg_background_workers WHERE pid = pg_backend_pid()') AS (who name);
 SELECT * FROM "regress Schema".pg_background_result_v2(:pid, :cookie) AS (x int);
 RESET ROLE;
 SELECT "regress Schema".revoke_pg_background_privileges('regress_user');
 SET ROLE regress_user;
 SELECT "regress Schema".pg_background_launch_v2('SELECT 14');
+SELECT * FROM "regress Schema".pg_background_list;
 RESET ROLE;
 
 -- a move, with a job under way
 SELECT h.pid, h.cookie FROM "regress Schema".pg_background_launch_v2('SELECT 15') h \gset
 CREATE SCHEMA regress_moved;
 ALTER EXTENSION pg_background SET SCHEMA regress_moved;
+SELECT has_error FROM regress_moved.pg_background_outcome_v2(:pid, :cookie);
 SELECT * FROM regress_moved.pg_background_result_v2(:pid, :cookie) AS (x int);
 SELECT regress_moved.grant_pg_background_privileges('regress_user');
 SET ROLE regress_user;
 SELECT h.pid, h.cookie FROM regress_moved.pg_background_launch_v2('SELECT 16') h \gset
+SELECT count(*) FROM regress_moved.pg_background_activity;
 SELECT * FROM regress_moved.pg_background_result_v2(:pid, :cookie) AS (x int);
 RESET ROLE;
 SELECT regress_moved.revoke_pg_background_privileges('regress_user');
@@ -84,12 +111,26 @@ RESET ROLE;
 -- What was granted to others stays theirs, in pg_dump's eyes too.
 SELECT identity FROM extension_catalog WHERE initial_privileges::text LIKE '%regress_user%';
 SELECT revoke_pg_background_privileges('regress_user');
+SELECT which, type, identity FROM difference;
 
--- The updated one is as the fresh one.
-SELECT 'fresh' AS which, f.type, f.identity FROM (TABLE fresh EXCEPT TABLE extension_catalog) f
-UNION ALL
-SELECT 'updated', u.type, u.identity FROM (TABLE extension_catalog EXCEPT TABLE fresh) u;
-SELECT count(*) FROM extension_catalog WHERE identity NOT LIKE '%[]';
+-- The same from 1.7, with a job under way and another's view on the functions.
+SELECT grant_pg_background_privileges('regress_user');
+CREATE VIEW regress_jobs AS SELECT x.pid
+FROM pg_background_list_v2() AS x (pid int4, cookie int8, launched_at timestamptz, user_id oid,
+    queue_size int4, state text, sql_preview text, last_error text, consumed bool);
+SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 6') h \gset
+ALTER EXTENSION pg_background UPDATE;
+SELECT extversion FROM pg_extension WHERE extname = 'pg_background';
+SELECT count(*) FROM regress_jobs;
+SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
+SET ROLE regress_user;
+SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 7') h \gset
+SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
+RESET ROLE;
+SELECT identity FROM extension_catalog WHERE initial_privileges::text LIKE '%regress_user%';
+SELECT revoke_pg_background_privileges('regress_user');
+SELECT which, type, identity FROM difference;
+DROP VIEW regress_jobs;
 DROP EXTENSION pg_background;
 
 -- Also where 1.6 had been given another schema, which its objects ignored, and
@@ -100,19 +141,115 @@ GRANT ALL ON FUNCTION public.pg_background_launch(text, int4),
 GRANT USAGE ON TYPE public.pg_background_handle TO PUBLIC;
 REVOKE ALL ON FUNCTION public.pg_background_result(int4) FROM pgbackground_role;
 ALTER EXTENSION pg_background UPDATE TO '1.7';
-SELECT 'fresh' AS which, f.type, f.identity FROM (TABLE fresh EXCEPT TABLE extension_catalog) f
-UNION ALL
-SELECT 'updated', u.type, u.identity FROM (TABLE extension_catalog EXCEPT TABLE fresh) u;
+SELECT which, type, identity FROM difference;
+ALTER EXTENSION pg_background UPDATE TO '1.11';
+SELECT which, type, identity FROM difference;
 SELECT DISTINCT pronamespace::regnamespace FROM pg_proc
 WHERE proname ~ 'pg_background' ORDER BY 1;
+SELECT DISTINCT relnamespace::regnamespace FROM pg_class
+WHERE relname ~ 'pg_background' ORDER BY 1;
 SELECT public.grant_pg_background_privileges('regress_user');
 SET ROLE regress_user;
 SELECT h.pid, h.cookie FROM public.pg_background_launch_v2('SELECT 6') h \gset
 SELECT * FROM public.pg_background_result_v2(:pid, :cookie) AS (x int);
 RESET ROLE;
-
 DROP EXTENSION pg_background;
-DROP VIEW extension_catalog;
+
+-- Catalogs of 1.8, 1.9 and 1.10. A server takes scripts only from its own folder,
+-- which a test cannot write to; so they are made by hand, of 1.6 and what each
+-- version added.
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+
+CREATE PROCEDURE regress_adopt(version text) LANGUAGE plpgsql AS $$
+DECLARE
+    object record;
+BEGIN
+    FOR object IN
+        SELECT 'FUNCTION' AS kind, 'ALL ON FUNCTION' AS privilege, p.oid::regprocedure::text AS name
+        FROM pg_proc p
+        WHERE p.proname ~ '^pg_background'
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
+        UNION ALL
+        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TYPE' END,
+               CASE c.relkind WHEN 'v' THEN 'SELECT ON' ELSE 'ALL ON TYPE' END, c.oid::regclass::text
+        FROM pg_class c
+        WHERE c.relname ~ '^pg_background'
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid IN (c.oid, c.reltype) AND deptype = 'e')
+    LOOP
+        EXECUTE format('REVOKE %s %s FROM PUBLIC', object.privilege, object.name);
+        EXECUTE format('GRANT %s %s TO pgbackground_role', object.privilege, object.name);
+        EXECUTE format('ALTER EXTENSION pg_background ADD %s %s', object.kind, object.name);
+    END LOOP;
+    UPDATE pg_extension SET extversion = version WHERE extname = 'pg_background';
+END
+$$;
+
+-- 1.8
+CREATE EXTENSION pg_background VERSION '1.6';
+\set ECHO none
+\i :fixtures/pg_background--1.8.sql
+\set ECHO all
+CALL regress_adopt('1.8');
+SELECT count(*) FROM extension_catalog;
+SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 8') h \gset
+SELECT pg_background_get_progress_v2(:pid, :cookie);
+ALTER EXTENSION pg_background UPDATE TO '1.11';
+SELECT which, type, identity FROM difference;
+SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
+SELECT workers_active FROM pg_background_stats_v2();
+DROP EXTENSION pg_background;
+
+-- 1.9
+CREATE EXTENSION pg_background VERSION '1.6';
+\set ECHO none
+\i :fixtures/pg_background--1.8.sql
+\i :fixtures/pg_background--1.9.sql
+\set ECHO all
+CALL regress_adopt('1.9');
+SELECT count(*) FROM extension_catalog;
+SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 9', 0, 'nine') h \gset
+SELECT pg_background_wait_v2(:pid, :cookie);
+SELECT pg_background_result_info_v2(:pid, :cookie);
+ALTER EXTENSION pg_background UPDATE TO '1.11';
+SELECT which, type, identity FROM difference;
+SELECT label FROM pg_background_list;
+SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
+DROP EXTENSION pg_background;
+
+-- 1.10, with what a user has made of it
+CREATE EXTENSION pg_background VERSION '1.6';
+\set ECHO none
+\i :fixtures/pg_background--1.8.sql
+\i :fixtures/pg_background--1.9.sql
+\i :fixtures/pg_background--1.10.sql
+\set ECHO all
+CALL regress_adopt('1.10');
+SELECT count(*) FROM extension_catalog;
+GRANT SELECT ON pg_background_list TO regress_user;
+GRANT ALL ON pg_background_activity TO PUBLIC, pgbackground_role;
+GRANT EXECUTE ON FUNCTION pg_background_drop_executor_role() TO pgbackground_role;
+GRANT EXECUTE ON FUNCTION pg_background_run_v2(text, int4, int4, text) TO regress_user;
+CREATE VIEW regress_labels AS SELECT label FROM pg_background_list;
+SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 10', 0, 'ten') h \gset
+SELECT pg_background_wait_v2(:pid, :cookie);
+SELECT state, label FROM pg_background_outcome_v2(:pid, :cookie);
+SELECT pg_background_status_v2(:pid, :cookie) ->> 'state' AS state;
+SELECT completed, row_count FROM pg_background_run_v2('SELECT 11');
+ALTER EXTENSION pg_background UPDATE TO '1.11';
+SELECT has_function_privilege('regress_user', 'pg_background_run_v2(text, int4, int4, text)', 'EXECUTE'),
+       has_table_privilege('regress_user', 'pg_background_list', 'SELECT');
+REVOKE EXECUTE ON FUNCTION pg_background_run_v2(text, int4, int4, text) FROM regress_user;
+REVOKE SELECT ON pg_background_list FROM regress_user;
+SELECT which, type, identity FROM difference;
+SELECT * FROM regress_labels;
+SELECT pgbg_state, label FROM pg_background_activity;
+SELECT pg_background_status_v2(:pid, :cookie) ->> 'state' AS state;
+SELECT pg_background_result_jsonb_v2(:pid, :cookie);
+DROP VIEW regress_labels;
+DROP EXTENSION pg_background;
+
+DROP PROCEDURE regress_adopt;
+DROP VIEW difference, extension_catalog;
 DROP TABLE fresh;
 DROP SCHEMA "regress Schema", regress_moved;
 DROP ROLE regress_user;

@@ -232,10 +232,11 @@ SELECT count(pg_background_detach_v2(pid, cookie)) FROM pg_background_list_v2()
 AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
     state text, sql_preview text, last_error text, consumed bool);
 
--- A detached job's process ends with it.
+-- A detached job's process is used again.
 SELECT process() AS pid \gset
 SELECT pg_background_detach_v2(h.pid, h.cookie) FROM pg_background_launch_v2('SELECT 1') h;
-CALL await('count(*) = 0 FROM processes WHERE pid = ' || :pid);
+CALL await('count(*) = 1 FROM processes WHERE state = ''idle'' AND pid = ' || :pid);
+SELECT process() = :pid AS reused;
 
 --
 -- Processes that are not used again

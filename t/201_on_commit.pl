@@ -1,0 +1,161 @@
+# Jobs that start on commit: nothing runs before the commit is durable, and what
+# is committed runs though its session ends at once. Between the two there is a
+# moment in which a crash loses the job, as it would lose a NOTIFY.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgBackground;
+use Test::More;
+
+my $node = new_server('main', <<'END', allows_streaming => 1);
+max_worker_processes = 4
+max_logical_replication_workers = 0
+max_prepared_transactions = 0
+END
+my $control = new_session($node);
+
+$node->safe_psql('postgres', 'CREATE TABLE work (what text); CREATE TABLE done (what text)');
+
+sub on_commit
+{
+	my ($what) = @_;
+	return "INSERT INTO work VALUES ('$what');"
+	  . "SELECT pg_background_submit_on_commit_v2('INSERT INTO done VALUES (''$what'')')";
+}
+
+sub work { return $node->safe_psql('postgres', 'SELECT what FROM work ORDER BY 1') }
+sub done { return $node->safe_psql('postgres', 'SELECT what FROM done ORDER BY 1') }
+
+sub test_done
+{
+	my ($name, @expected) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	my $expected = join "\n", @expected;
+	ok($node->poll_query_until('postgres', 'SELECT coalesce(string_agg(what, chr(10) ORDER BY what), $$$$) FROM done', $expected),
+		"$name: done");
+	nothing_left($node, $name);
+	is(done(), $expected, "$name: nothing else");
+	is(work(), $expected, "$name: work");
+	$node->safe_psql('postgres', 'TRUNCATE work, done');
+	return;
+}
+
+#
+# Sessions that end
+#
+
+# One that ends with its commit: known failure 1
+$node->safe_psql('postgres', on_commit("session $_")) foreach 1 .. 5;
+test_done('session ends at once', map { "session $_" } 1 .. 5);
+$node->safe_psql('postgres', 'BEGIN;' . on_commit('a') . ';' . on_commit('b') . '; COMMIT');
+test_done('two jobs, session ends at once', qw(a b));
+
+# One that ends before it has committed: by itself, and when it is terminated
+$node->safe_psql('postgres', 'BEGIN;' . on_commit('never'));
+test_done('session ends in its transaction');
+my $session = new_session($node);
+$session->query('BEGIN;' . on_commit('never'));
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($session->{pid})");
+wait_for_exit($node, $session->{pid});
+$session->quit;
+test_done('session is terminated in its transaction');
+
+#
+# The commit waits to be durable, while no standby says that it is
+#
+
+$session = new_session($node);
+$session->query('BEGIN;' . on_commit('durable'));
+$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'\n");
+$node->reload;
+wait_until('the setting is there',
+	sub { $control->query('SHOW synchronous_standby_names') eq 'nobody' });
+$session->send('COMMIT');
+wait_for_worker($node, $session->{pid}, "wait_event = 'SyncRep'");
+is( $node->safe_psql('postgres',
+		"SELECT state, label IS NULL, count(*) FROM pg_background_workers GROUP BY 1, 2"),
+	'starting|t|1', 'the worker is there, and has nothing to do');
+is(done(), '', 'nothing runs before the commit is durable');
+$node->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
+$node->reload;
+$session->receive;
+is($session->{messages}, '', 'the commit succeeds');
+$session->quit;
+test_done('durable', 'durable');
+
+#
+# No slot in the cluster: the commit fails
+#
+
+my $other = new_session($node);
+my @jobs = map { $other->launch('SELECT pg_sleep(1000)') } 1 .. 3;
+wait_for_worker($node, $_, "wait_event = 'PgSleep'") foreach @jobs;
+$session = new_session($node, options => '-c pg_background.max_idle_workers=0');
+$session->query('BEGIN;' . on_commit('never 1') . ';' . on_commit('never 2'));
+$session->fails('COMMIT', '53000', qr/HINT:.*max_worker_processes/, 'a commit without a slot');
+is($session->query('SELECT count(*) FROM pg_background_list'), '0', 'a commit without a slot: no job');
+is(work() . done(), '', 'a commit without a slot: nothing is committed, nothing runs');
+is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND wait_event <> 'PgSleep'"),
+	'0', 'a commit without a slot: the one worker that there was has gone')
+  or $node->poll_query_until('postgres', "SELECT count(*) = 3 FROM pg_stat_activity WHERE backend_type = 'pg_background'");
+my $drain = 'SELECT count(*) FROM pg_background_drain_v2(array(SELECT (pid, cookie)::pg_background_handle FROM pg_background_list))';
+# One is enough for one, again and again
+foreach my $n (1 .. 3)
+{
+	$session->query('BEGIN;' . on_commit("one $n") . '; COMMIT');
+	$session->query($drain);
+}
+# The commit waits for the slot of another session
+$session->query("SET pg_background.launch_timeout = '1h'");
+$session->query('BEGIN;' . on_commit('waits 1') . ';' . on_commit('waits 2'));
+$session->send('COMMIT');
+wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
+$other->query("SELECT pg_background_cancel_v2($jobs[0])");
+$session->receive;
+is($session->{messages}, '', 'a commit that waits for a slot succeeds');
+# and while it waits, it can be canceled
+$session->query($drain);
+$other->query("SET pg_background.launch_timeout = '1h'");
+push @jobs, $other->launch('SELECT pg_sleep(1000)');
+$session->query('BEGIN;' . on_commit('never 3') . ';' . on_commit('never 4'));
+$session->send('COMMIT');
+wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})");
+$session->fails(undef, '57014', qr/user request/, 'a commit that waits for a slot is canceled');
+$other->query('SELECT pg_background_cancel_all_v2()');
+$other->quit;
+$session->quit;
+test_done('slots', 'one 1', 'one 2', 'one 3', 'waits 1', 'waits 2');
+
+# Where there are no prepared transactions at all, PREPARE says why it fails.
+$session = new_session($node);
+$session->query('BEGIN;' . on_commit('never'));
+$session->fails("PREPARE TRANSACTION 'x'", '0A000', qr/cannot PREPARE a transaction that has submitted background jobs/, 'PREPARE');
+$session->quit;
+test_done('PREPARE');
+
+#
+# A crash between commit and start
+#
+
+# The worker cannot finish connecting, so the request stays in its queue.
+$session = new_session($node);
+$control->query('BEGIN; LOCK TABLE pg_db_role_setting');
+$session->query('BEGIN;' . on_commit('committed') . '; COMMIT');
+$session->query('BEGIN;' . on_commit('never') . '; ROLLBACK');
+is($session->query('SELECT state FROM pg_background_list'), 'starting', 'the job has not begun');
+$node->stop('immediate');
+$_->quit foreach $control, $session;
+$node->start;
+is(work(), 'committed', 'after the crash, what was committed is there');
+nothing_left($node, 'crash');
+is(done(), '', 'after the crash, the job is lost, as documented');
+$node->safe_psql('postgres', 'TRUNCATE work; ' . on_commit('after the crash'));
+test_done('after the crash', 'after the crash');
+
+done_testing();

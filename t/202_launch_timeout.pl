@@ -1,0 +1,132 @@
+# pg_background.launch_timeout: a launch waits for a slot, be it of its own session
+# or of the cluster's others, and fails with 53000 where none is free in time.
+# 64 sessions that log by jobs on a server with 8 slots lose no message.
+#
+# Known failure 13.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgBackground;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = new_server('main', <<'END');
+max_worker_processes = 8
+max_logical_replication_workers = 0
+max_connections = 100
+END
+
+$node->safe_psql('postgres', 'CREATE TABLE message (who int, what int, PRIMARY KEY (who, what))');
+
+#
+# 64 sessions, 100 messages each
+#
+
+sub log_messages
+{
+	my ($name, $conf) = @_;
+	my @sessions = map { new_session($node) } 1 .. 64;
+
+	foreach my $n (1 .. 64)
+	{
+		$sessions[ $n - 1 ]->send(<<"END");
+SET pg_background.launch_timeout = '10min';
+$conf
+DO \$\$
+BEGIN
+	FOR i IN 1 .. 100 LOOP
+		PERFORM pg_background_submit_params_v2('INSERT INTO message VALUES (\$1, \$2)', $n, i);
+	END LOOP;
+END \$\$
+END
+	}
+	my $messages = join '', map { $_->receive; $_->{messages} } @sessions;
+	is($messages, '', "$name: no launch fails");
+	$_->quit foreach @sessions;
+	nothing_left($node, $name);
+	is( $node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT who), min(what), max(what) FROM message'),
+		'6400|64|1|100', "$name: no message is lost");
+	$node->safe_psql('postgres', 'TRUNCATE message');
+	return;
+}
+
+log_messages('64 sessions', '');
+log_messages('64 sessions that keep no workers', 'SET pg_background.max_idle_workers = 0;');
+
+#
+# A slot of another session
+#
+
+my $sleep = 'SELECT pg_sleep(1000)';
+my $session = new_session($node);
+my $other = new_session($node);
+my @jobs = map { $other->launch($sleep) } 1 .. 8;
+my @no_slot = ('53000', qr/HINT:.*max_worker_processes/);
+
+$session->fails("SELECT pg_background_launch_v2('SELECT 1')", @no_slot, 'no time to wait');
+$session->query('SET pg_background.launch_timeout = 700');
+foreach my $launch ("pg_background_launch('SELECT 1')", "pg_background_launch_v2('SELECT 1')",
+	"pg_background_submit_v2('SELECT 1', 0, 'label')", "pg_background_run_v2('SELECT 1')",
+	"pg_background_submit_params_v2('SELECT \$1', 1)", "pg_background_run_all_v2('{SELECT 1}')")
+{
+	my $start = time;
+	$session->fails("SELECT $launch", @no_slot, "$launch at the end of its time");
+	my $elapsed = time - $start;
+	ok($elapsed >= 0.7 && $elapsed < 60, "$launch: after $elapsed s");
+}
+is($session->query('SELECT count(*) FROM pg_background_list'), '0', 'a launch that failed leaves no job');
+is(scalar segments($node), 8, 'nor a segment');
+
+$session->query("SET pg_background.launch_timeout = '1h'");
+$session->send("SELECT n FROM pg_background_run_query_v2('SELECT 42') AS (n int)");
+wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
+$other->query("SELECT pg_background_cancel_v2($jobs[0])");
+is($session->receive, '42', 'a launch waits for a slot of another session');
+
+# and sleeps meanwhile, even where its latch is set all the time, and can be canceled
+push @jobs, $other->launch($sleep)
+  if $node->poll_query_until('postgres', "SELECT count(*) = 7 FROM pg_stat_activity WHERE backend_type = 'pg_background'");
+$session->send("SELECT pg_background_launch_v2('SELECT 1')");
+wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})");
+$session->fails(undef, '57014', qr/user request/, 'a launch that waits is canceled');
+
+#
+# A slot of this session: its own jobs end meanwhile, however they do
+#
+
+$other->query('SELECT pg_background_cancel_all_v2()');
+$other->quit;
+nothing_left($node, 'other session', $session);
+my $count = 50;
+is( $session->query(
+		"SELECT count(pid) FROM generate_series(1, $count) g, LATERAL pg_background_launch_v2(format('SELECT %s, 1/(%1\$s %% 7) FROM pg_sleep(0.01)', g))"),
+	$count, 'a launch waits for its own jobs');
+is( $session->query('SELECT string_agg(state || $$ $$ || n, $$, $$ ORDER BY state) FROM (SELECT state, count(*) AS n FROM pg_background_drain_v2(array(SELECT (pid, cookie)::pg_background_handle FROM pg_background_list)) GROUP BY 1) s'),
+	'error 7, stopped 43', 'and all of them are run');
+$session->query('SELECT pg_background_detach_all_v2()');
+
+# One whose result is larger than its queue, and which nobody else reads
+@jobs = map { $session->launch("SELECT generate_series($_, 100000)", 4096) } 1 .. 20;
+is($session->query("SELECT count(*) FROM pg_background_result_v2($jobs[$_]) AS (n int)"), 100000 - $_, "result $_")
+  foreach 0, 7, 19;
+
+# A worker that is terminated while we wait for its slot
+@jobs = map { $session->launch($sleep) } 1 .. 8;
+wait_for_worker($node, $_, "wait_event = 'PgSleep'") foreach @jobs;
+$session->send("SELECT n FROM pg_background_run_query_v2('SELECT 43') AS (n int)");
+wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
+my ($pid) = split /, /, $jobs[3];
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+is($session->receive, '43', 'a launch takes the slot of a worker that was terminated');
+is($session->state($jobs[3]), 'error', 'whose job has failed');
+
+$session->query('SELECT pg_background_cancel_all_v2()');
+$session->quit;
+nothing_left($node, 'launch_timeout');
+
+done_testing();
