@@ -330,6 +330,9 @@ statement_timeout_applies(void)
 /* How long a worker waits where enough others do, unless run_all needs it */
 #define SPARE_IDLE_TIMEOUT	10
 
+/* How long a launch waits for workers of other sessions to leave */
+#define DISMISS_GRACE		1000
+
 /* The request queue holds at least this much, or the first request. */
 #define MIN_REQUEST_SIZE	16384
 
@@ -405,6 +408,7 @@ typedef struct WorkerShared
 	/* Set by the launcher when it no longer wants rows or notices */
 	pg_atomic_uint32 discard;	/* DISCARD_NEW, then DISCARD_ALL */
 	pg_atomic_uint32 state;		/* a WorkerState */
+	pg_atomic_uint64 idle_since;	/* when it became ready, a TimestampTz */
 
 	slock_t		mutex;			/* over what follows */
 	JobInfo		info;
@@ -417,7 +421,8 @@ typedef struct WorkerShared
 /*
  * What a worker is at.  When it has waited long enough for a request, it may
  * leave only if it can go from ready to leaving; and its launcher may send it
- * one only if it can go from ready to claimed.
+ * one only if it can go from ready to claimed.  A session that finds no slot
+ * free may also make it leave, see dismiss_idle_worker().
  */
 typedef enum WorkerState
 {
@@ -1143,6 +1148,7 @@ create_segment(Worker *worker, Size room)
 	pg_atomic_init_u32(&shared->discard, 0);
 	SpinLockInit(&shared->mutex);
 	pg_atomic_init_u32(&shared->state, WORKER_STARTING);
+	pg_atomic_init_u64(&shared->idle_since, 0);
 	worker->shared = shared;
 
 	queue = shm_mq_create((char *) shared + request_queue,
@@ -2088,8 +2094,8 @@ set_launcher_waits(Job **set, int njobs, bool waits)
 
 /*
  * Wait until one of some running jobs has said something, or has ended.
- * Returns false where the deadline has passed before; 0 means that there is
- * none.
+ * Returns false where the deadline has passed and none of them has ended; 0
+ * means that there is none.
  *
  * What other jobs say meanwhile is received, too: one of them could be what
  * these wait for.
@@ -2114,7 +2120,8 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline)
 			if (set[i]->worker == NULL || pump_worker(set[i]->worker))
 			{
 				look_ended(&look);
-				return true;
+				return set[i]->worker == NULL || deadline == 0 ||
+					GetCurrentTimestamp() < deadline;
 			}
 		}
 		if (pump_workers() || look_again(&look))
@@ -2153,13 +2160,8 @@ static bool
 wait_for_job(Job *job, TimestampTz deadline)
 {
 	catch_up();
-	while (job->worker != NULL)
-	{
-		if (!wait_for_progress(&job, 1, deadline))
-			return false;
-		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
-			break;
-	}
+	while (job->worker != NULL && wait_for_progress(&job, 1, deadline))
+		;
 	return job->worker == NULL;
 }
 
@@ -2365,6 +2367,67 @@ count_running_jobs(void)
 }
 
 /*
+ * Make the worker leave that has waited longest for another job of its own
+ * session, so that its slot becomes free; but none that has just begun to
+ * wait, since its next job may be on its way.  Returns false where no other
+ * session has a worker that waits.
+ */
+static bool
+dismiss_idle_worker(void)
+{
+	pg_atomic_uint32 *handles = worker_segments();
+	TimestampTz longest = GetCurrentTimestamp() -
+		SPARE_IDLE_TIMEOUT * INT64CONST(1000);
+	dsm_segment *chosen = NULL;
+	bool		found = false;
+
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		dsm_handle	handle = pg_atomic_read_u32(&handles[i]);
+		dsm_segment *segment;
+		WorkerShared *shared;
+
+		if (handle == 0 || dsm_find_mapping(handle) != NULL ||
+			(segment = dsm_attach(handle)) == NULL)
+			continue;
+		shared = dsm_segment_address(segment);
+		if (shared->head.magic == SEGMENT_MAGIC &&
+			pg_atomic_read_u32(&shared->state) == WORKER_READY)
+		{
+			TimestampTz since = (TimestampTz) pg_atomic_read_u64(&shared->idle_since);
+
+			found = true;
+			if (since <= longest)
+			{
+				dsm_segment *other = chosen;
+
+				longest = since;
+				chosen = segment;
+				segment = other;
+			}
+		}
+		if (segment != NULL)
+			dsm_detach(segment);
+	}
+
+	if (chosen != NULL)
+	{
+		WorkerShared *shared = dsm_segment_address(chosen);
+		uint32		ready = WORKER_READY;
+
+		if (pg_atomic_compare_exchange_u32(&shared->state, &ready,
+										   WORKER_LEAVING))
+		{
+			shm_mq	   *queue = (shm_mq *) ((char *) shared + shared->request_queue);
+
+			SetLatch(&shm_mq_get_receiver(queue)->procLatch);
+		}
+		dsm_detach(chosen);
+	}
+	return found;
+}
+
+/*
  * Sleep until a worker of the session may have become free, or one of another
  * session; of the latter, nobody tells us.
  */
@@ -2389,7 +2452,8 @@ wait_for_slot(TimestampTz deadline)
 /*
  * Give a job a worker: one that waits for a job, or else a new one.  Where
  * there is none to be had, wait for pg_background.launch_timeout; or return
- * false at once, if optional.
+ * false at once, if optional.  Workers of other sessions that wait for a job
+ * have to leave, and are given the time for it.
  *
  * Errors: 53000 where there is none in time, those of start_worker().
  */
@@ -2397,6 +2461,7 @@ static bool
 acquire_worker(Job *job, bool optional)
 {
 	TimestampTz deadline = 0;
+	TimestampTz grace = 0;
 
 	for (;;)
 	{
@@ -2415,7 +2480,12 @@ acquire_worker(Job *job, bool optional)
 			return false;
 
 		if (deadline == 0)
+		{
 			deadline = deadline_after(launch_timeout);
+			grace = deadline_after(DISMISS_GRACE);
+		}
+		if (allowed && dismiss_idle_worker())
+			deadline = Max(deadline, grace);
 		if (GetCurrentTimestamp() >= deadline)
 		{
 			if (!allowed)
@@ -2896,9 +2966,7 @@ read_job(Job *job, ReturnSetInfo *reader, TimestampTz deadline)
 		raise_notices(job);
 		while (job->worker != NULL)
 		{
-			if (!wait_for_progress(&job, 1, deadline) ||
-				(job->worker != NULL && deadline != 0 &&
-				 GetCurrentTimestamp() >= deadline))
+			if (!wait_for_progress(&job, 1, deadline))
 				ereport(ERROR,
 						(errcode(ERRCODE_QUERY_CANCELED),
 						 errmsg("canceling background job due to timeout")));
@@ -3007,6 +3075,7 @@ return_result(FunctionCallInfo fcinfo, Job *job)
 	raise_job_error(job);
 	return (Datum) 0;
 }
+
 /* Make a value of the composite type that a function returns. */
 static Datum
 make_composite(FunctionCallInfo fcinfo, Datum *values, bool *isnull)
@@ -3870,14 +3939,9 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 
 	catch_up();
-	while ((ended = first_to_end(set, njobs)) == NULL)
-	{
-		if (!wait_for_progress(set, njobs, deadline) ||
-			(deadline != 0 && GetCurrentTimestamp() >= deadline))
-			break;
-	}
-	if (ended == NULL)
-		ended = first_to_end(set, njobs);
+	while ((ended = first_to_end(set, njobs)) == NULL &&
+		   wait_for_progress(set, njobs, deadline))
+		;
 	if (ended == NULL)
 		PG_RETURN_NULL();
 	return job_handle(fcinfo, ended);
@@ -4440,7 +4504,8 @@ list_worker(WorkerShared *shared, ReturnSetInfo *rsinfo)
 	values[5] = text_or_null(visible && info.label[0] != '\0' ?
 							 info.label : NULL, &isnull[5]);
 	values[6] = CStringGetTextDatum(state == WORKER_RUNNING ? "running" :
-									state == WORKER_READY ? "idle" : "starting");
+									state == WORKER_READY ||
+									state == WORKER_LEAVING ? "idle" : "starting");
 	isnull[6] = !visible;
 	values[7] = TimestampTzGetDatum(info.launched_at);
 	isnull[7] = !visible;
@@ -5362,6 +5427,7 @@ run_job(Request *request)
 	char	   *sql = job_settings + request->settings_size;
 	TimestampTz start = GetCurrentTimestamp();
 	volatile bool canceled = false;
+	TimestampTz end;
 	bool		stays;
 	DoneFrame  *done;
 
@@ -5404,15 +5470,17 @@ run_job(Request *request)
 
 	stays = request->idle_timeout >= 0 && !canceled && !has_temp_namespace() &&
 		!has_replication_origin() && is_user_consistent();
+	end = GetCurrentTimestamp();
 	if (stays)
 	{
 		consume_request();
+		pg_atomic_write_u64(&my_shared->idle_since, (uint64) end);
 		pg_atomic_write_u32(&my_shared->state, WORKER_READY);
 	}
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
 	done->stays = stays;
-	done->execution = GetCurrentTimestamp() - start;
+	done->execution = end - start;
 	(void) send_output(true, true);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(MessageContext);
@@ -5487,8 +5555,9 @@ serve_interrupts(void)
 
 /*
  * Wait for the next request, for so many milliseconds where timeout is not
- * negative.  It is readable until the next call.  Returns NULL where the launcher has let us
- * go, or we have waited long enough.
+ * negative.  It is readable until the next call.  Returns NULL where the
+ * launcher has let us go, another session needs our slot, or we have waited
+ * long enough.
  */
 static Request *
 take_request(int timeout)
@@ -5518,6 +5587,8 @@ take_request(int timeout)
 			case SHM_MQ_WOULD_BLOCK:
 				break;
 		}
+		if (pg_atomic_read_u32(&my_shared->state) == WORKER_LEAVING)
+			return NULL;
 		if (!leave && look_again(&look))
 			continue;
 
