@@ -132,7 +132,7 @@ SELECT pgbg_state, label, backend_state, backend_start, query FROM pg_background
 SELECT pid AS pid3, cookie AS cookie3
 FROM pg_background_launch_v2('SELECT g FROM generate_series(1, 300) g UNION ALL SELECT 0 FROM pg_sleep(3600)', 16384, 'consumed') \gset
 CALL sleeps(:pid3);
-SET statement_timeout = '100ms';
+SET statement_timeout = '500ms';
 SELECT count(*) FROM pg_background_result_v2(:pid3, :cookie3) AS (n int);
 RESET statement_timeout;
 SELECT consumed FROM pg_background_list WHERE label = 'consumed';
@@ -268,6 +268,7 @@ FROM pg_background_stats_v2();
 --
 
 SET pg_background.idle_timeout = '1min';
+SET pg_background.max_idle_workers = 2;
 SELECT pg_advisory_lock(1);
 SELECT pid, cookie FROM pg_background_launch_v2($$
     SELECT pg_advisory_xact_lock_shared(1);
@@ -332,6 +333,7 @@ SELECT pg_background_detach_all_v2() > 0 AS some;
 \encoding UTF8
 \set SHOW_CONTEXT never
 SET pg_background.idle_timeout = '1min';
+SET pg_background.max_idle_workers = 2;
 CREATE VIEW stats AS
 SELECT workers_launched AS launched, workers_completed AS completed, workers_failed AS failed,
        workers_canceled AS canceled, workers_active AS active,
@@ -476,12 +478,12 @@ SELECT raised('SELECT pg_background_cancel_by_label_v2(NULL)');
 SELECT raised('SELECT pg_background_cancel_by_label_v2(''%'', 3600001)');
 -- with grace, those that do not react are ended, all within one grace
 SELECT pg_background_purge_v2();
-SELECT count(*) FROM generate_series(1, 4) g, LATERAL pg_background_submit_v2(
+SELECT count(*) FROM generate_series(1, 8) g, LATERAL pg_background_submit_v2(
     format($$DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(3600 + %s); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'$$, g), 0, 'stubborn');
-CALL await('(SELECT count(*) = 4 FROM pg_background_activity WHERE label = ''stubborn'' AND wait_event = ''PgSleep'')');
+CALL await('(SELECT count(*) = 8 FROM pg_background_activity WHERE label = ''stubborn'' AND wait_event = ''PgSleep'')');
 SELECT clock_timestamp() AS start \gset
 SELECT pg_background_cancel_by_label_v2('stub%', 2000);
-SELECT clock_timestamp() - :'start' < '6s' AS one_grace;
+SELECT clock_timestamp() - :'start' < '14s' AS one_grace;
 CALL await('states() !~ ''starting|running''');
 SELECT label, state FROM pg_background_list WHERE label IS NOT NULL;
 

@@ -3,6 +3,7 @@
 CREATE EXTENSION pg_background;
 \set SHOW_CONTEXT never
 SET pg_background.idle_timeout = '1min';
+SET pg_background.max_idle_workers = 2;
 
 -- Wait until a condition holds, for a minute at most.
 CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
@@ -22,6 +23,16 @@ END $$;
 
 CREATE VIEW running AS
 SELECT sql_preview FROM pg_background_workers WHERE launcher_pid = pg_backend_pid() AND state <> 'idle';
+
+-- A job that cancels this session as soon as so many jobs of it that are like the
+-- pattern sleep. By a time-out, that would not be seen: it holds in the jobs, too.
+CREATE FUNCTION cancel_me_during(pattern text, jobs int DEFAULT 1) RETURNS void LANGUAGE sql AS $$
+    SELECT pg_background_detach_v2(h.pid, h.cookie) FROM pg_background_submit_v2(format(
+        'CALL await(%L); SELECT pg_cancel_backend(%s)',
+        format('(SELECT count(*) = %s FROM pg_background_workers WHERE launcher_pid = %s AND pid <> pg_backend_pid()'
+               ' AND sql_preview LIKE %L AND wait_event = ''PgSleep'')', jobs, pg_backend_pid(), pattern),
+        pg_backend_pid())) h
+$$;
 
 --
 -- What it returns
@@ -130,21 +141,22 @@ SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(array_fill
 SET pg_background.max_idle_workers = 0;
 SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(array_fill('SELECT 1'::text, array[20]), 2);
 CALL await('(SELECT count(*) = 0 FROM pg_background_workers WHERE launcher_pid = pg_backend_pid())');
-RESET pg_background.max_idle_workers;
+SET pg_background.max_idle_workers = 2;
 -- many commands: the time is in proportion to their number
 SELECT count(*) FILTER (WHERE row_count = 1) FROM pg_background_run_all_v2(array_fill('SELECT 1'::text, array[10000]), 4);
 
--- 40 sleeps of 50 ms, 8 at a time, take 250 ms and what the server needs besides:
--- the best of three
+-- 40 sleeps of 50 ms, 8 at a time, take 250 ms and what the server needs besides;
+-- on a busy machine, not at the first attempt
 DO $$
 DECLARE
     start timestamptz;
     best interval := '1h';
 BEGIN
-    FOR i IN 1 .. 3 LOOP
+    FOR i IN 1 .. 30 LOOP
         start := clock_timestamp();
         PERFORM FROM pg_background_run_all_v2(array_fill('SELECT pg_sleep(0.05)'::text, array[40]), 8);
         best := least(best, clock_timestamp() - start);
+        EXIT WHEN best < '350ms';
     END LOOP;
     ASSERT best >= '250ms', 'more than 8 at a time: ' || best;
     ASSERT best < '350ms', 'took ' || best;
@@ -173,9 +185,8 @@ SELECT ordinality, state, sqlstate FROM pg_background_run_all_v2('{SELECT 1, SEL
 SELECT ordinality, state, sqlstate FROM pg_background_run_all_v2('{SELECT 1, SELECT pg_cancel_backend(pg_backend_pid()) FROM pg_sleep(0); SELECT pg_sleep(3600), SELECT 2}', 1);
 
 -- the cancel of the caller cancels everything
-SET statement_timeout = '500ms';
+SELECT cancel_me_during('%3600%', 4);
 SELECT pg_background_run_all_v2(array_fill('SELECT pg_sleep(3600)'::text, array[10]) || '{CREATE TABLE never ()}'::text[], 4);
-RESET statement_timeout;
 CALL await('NOT EXISTS (SELECT FROM running)');
 SELECT to_regclass('never') IS NULL AS never_run;
 SELECT count(*) FROM pg_background_list;
@@ -207,6 +218,6 @@ SELECT pg_background_detach_all_v2();
 DROP VIEW running;
 DROP EXTENSION pg_background;
 DROP TABLE done, span;
-DROP FUNCTION spans;
+DROP FUNCTION spans, cancel_me_during;
 DROP PROCEDURE spend, meet, await;
 DROP SEQUENCE arrived;

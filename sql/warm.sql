@@ -20,7 +20,7 @@ CREATE FUNCTION process(queue_size int DEFAULT 65536) RETURNS int LANGUAGE sql A
 $$;
 
 CREATE VIEW processes AS
-SELECT pid, state, wait_event, query FROM pg_stat_activity
+SELECT pid, state, wait_event_type, wait_event, query FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'pg_background';
 
 -- Wait until a condition holds, for a minute at most.
@@ -234,8 +234,8 @@ AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4
 
 -- A detached job's process is used again.
 SELECT process() AS pid \gset
-SELECT pg_background_detach_v2(h.pid, h.cookie) FROM pg_background_launch_v2('SELECT 1') h;
-CALL await('count(*) = 1 FROM processes WHERE state = ''idle'' AND pid = ' || :pid);
+SELECT pg_background_detach_v2(h.pid, h.cookie) FROM pg_background_launch_v2('SELECT 1 AS detached') h;
+CALL await('query = ''SELECT 1 AS detached'' AND state = ''idle'' AND wait_event_type = ''Extension'' FROM processes WHERE pid = ' || :pid);
 SELECT process() = :pid AS reused;
 
 --

@@ -12,6 +12,7 @@ GRANT regress_group TO regress_launcher;
 GRANT pg_read_all_stats TO regress_stats;
 \set SHOW_CONTEXT never
 SET pg_background.idle_timeout = '1h';
+SET pg_background.max_idle_workers = 2;
 
 -- Wait until a condition holds, for a minute at most.
 CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
@@ -100,6 +101,7 @@ SELECT state, sqlstate, error_message FROM pg_background_outcome_v2(:pid, :cooki
 SELECT pg_background_detach_all_v2();
 -- one that waits for a job ignores it, and has the next
 SET pg_background.idle_timeout = '1h';
+SET pg_background.max_idle_workers = 2;
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 CALL await(format('(SELECT state = ''idle'' AND backend_state = ''idle'' FROM pg_background_workers WHERE pid = %s)', :pid));

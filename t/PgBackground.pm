@@ -112,8 +112,9 @@ sub segments
 }
 
 # Tests that no process, segment or temporary file is left, or is so in a
-# moment: a process ends some time after its job. An open session learns of the
-# end of a process, and lets its segment go, when it is next asked for a job.
+# moment: a process ends some time after its job. An open session learns of that
+# when it is asked for its jobs: first what the last job of a process has said,
+# then that the process is gone, and it lets the segment go.
 sub nothing_left
 {
 	my ($node, $name, @sessions) = @_;
@@ -123,7 +124,7 @@ sub nothing_left
 			SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')
 			   AND NOT EXISTS (SELECT FROM pg_ls_tmpdir())}),
 		"$name: no process or temporary file is left");
-	$_->query("SELECT count(*) FROM $list") foreach @sessions;
+	$_->query("SELECT count(*) FROM $list") foreach @sessions, @sessions;
 	is(scalar segments($node), 0, "$name: no segment is left");
 	return;
 }
