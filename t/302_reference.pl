@@ -1,0 +1,57 @@
+# docs/reference.md: what it says there is, is what the extension has.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgBackground;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('main');
+my @rows = map { [ map { tr/`//dr } split / \| / ] }
+  slurp_file("$FindBin::RealBin/../docs/reference.md") =~ /^\| (.*) \|$/mg;
+
+# Types by the names that people write
+sub lines
+{
+	my $text = join "\n", sort @_;
+	my %name = (boolean => 'bool', integer => 'int4', bigint => 'int8', 'double precision' => 'float8',
+		'timestamp with time zone' => 'timestamptz');
+
+	$text =~ s/\b(boolean|integer|bigint|double precision|timestamp with time zone)\b/$name{$1}/g;
+	$text =~ s/::\w+//g;
+	return $text;
+}
+
+sub is_in_catalog
+{
+	my ($name, $query, @documented) = @_;
+
+	is(lines(@documented), lines(split /\n/, $node->safe_psql('postgres', $query)), $name);
+}
+
+# "…" stands for columns that are documented elsewhere.
+is_in_catalog('functions', <<'END', map { "$_->[0] $_->[1]" } grep { $_->[0] =~ /^\w+\(.*\)$/ } @rows);
+SELECT format('%s(%s) %s', proname, pg_get_function_arguments(p.oid),
+    regexp_replace(regexp_replace(pg_get_function_result(p.oid), '^TABLE\(', 'TABLE ('),
+        '(ordinality bigint,).*(, elapsed_ms bigint)', '\1 …\2'))
+FROM pg_proc AS p JOIN pg_depend AS d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND deptype = 'e'
+JOIN pg_extension AS e ON e.oid = refobjid AND extname = 'pg_background'
+END
+
+is_in_catalog('types', <<'END', map { "$_->[0]: $_->[1]" } grep { $_->[0] =~ /^pg_background_\w+$/ && @$_ == 2 } @rows);
+SELECT format('%s: %s', relname, string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum))
+FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid AND attnum > 0
+WHERE relname ~ '^pg_background_' AND relkind = 'c'
+GROUP BY relname
+END
+
+is_in_catalog('settings', <<'END', map { "$_->[0]: $_->[1]" } grep { $_->[0] =~ /^pg_background\.\w+$/ } @rows);
+LOAD 'pg_background';
+SELECT format('%s: %s', name, current_setting(name)) FROM pg_settings WHERE name ~ '^pg_background\.'
+END
+
+done_testing();
