@@ -219,6 +219,17 @@ set_setting(const char *name, const char *value, GucContext context, Oid role)
 #endif
 }
 
+/* A setting of this prefix that is not defined by now is a mistake. */
+static void
+reserve_prefix(const char *prefix)
+{
+#if PG_VERSION_NUM >= 150000
+	MarkGUCPrefixReserved(prefix);
+#else
+	EmitWarningsOnPlaceholders(prefix);
+#endif
+}
+
 /* setup is what gives the parser hooks for parameters, with its argument. */
 static List *
 analyze_and_rewrite(RawStmt *parsetree, const char *sql,
@@ -577,6 +588,7 @@ _PG_init(void)
 							"0 does not wait.",
 							&launch_timeout, 0, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	reserve_prefix(LIBRARY_NAME);
 }
 
 /*

@@ -98,5 +98,14 @@ SELECT * FROM pg_temp.tags('TABLE temporary');
 SELECT * FROM pg_background_result(pg_background_launch('CREATE TEMP TABLE temporary AS SELECT 5 AS n; TABLE temporary')) AS (n int);
 DROP TABLE temporary;
 
+-- a mistake in a setting's name is one, where the server lets an extension say so
+DO $$
+BEGIN
+    SET pg_background.max_idle_worker = 1;
+    ASSERT current_setting('server_version_num')::int < 150000;
+EXCEPTION WHEN invalid_name THEN
+    ASSERT current_setting('server_version_num')::int >= 150000;
+END $$;
+
 DROP EXTENSION pg_background;
 DROP FUNCTION settings_of_job;
