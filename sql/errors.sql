@@ -52,6 +52,7 @@ EXCEPTION
         minimum := substring(sqlerrm FROM '\d+');
         ASSERT (SELECT (count(*), sum(n), sum(length(t))) = (100, 5050, 5050) FROM pg_background_result(
             pg_background_launch('SELECT g, repeat(''x'', g) FROM generate_series(1, 100) g', minimum)) AS (n int, t text));
+        RAISE NOTICE 'enough';
         PERFORM pg_background_launch('SELECT 1', minimum - 1);
 END $$;
 \set VERBOSITY default

@@ -3,17 +3,20 @@
 # segment it is given ends its job with an error that says what to do, and
 # nothing worse happens.
 #
-# The worker sees what it would see then: a segment whose first bytes are not
-# those that it expects. They are changed while the postmaster is stopped, that
-# is before the worker starts.
+# First, the worker sees what it would see then: a segment whose first bytes are
+# not those that it expects. They are changed while the postmaster is stopped,
+# that is before the worker starts. Then the server is made to load a copy of the
+# library that expects others.
 
 use strict;
 use warnings;
 
+use File::Spec;
 use FindBin;
 use lib $FindBin::RealBin;
 
 use PgBackground;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main');
@@ -87,13 +90,61 @@ test_usable('another server');
 
 # It is none that any build of the library makes, and could be anything.
 $job = launch_with(sub { 0 });
-$session->fails("SELECT * FROM pg_background_result_v2($job) AS (a int)",
-	'08006', qr/lost connection to worker process/, 'anything');
+# It may have gone before the launch has seen it start.
+if ($job ne '')
+{
+	$session->send("SELECT * FROM pg_background_result_v2($job) AS (a int)");
+	$session->receive;
+}
+like($session->{messages},
+	qr/ERROR:  (08006: lost connection to worker process|53000: could not start background process)/, 'anything');
 test_usable('anything');
+
+#
+# Another build. Of the session, only functions that it has loaded are called: the
+# server would take the copy for a library that it does not have yet.
+#
+
+my ($file) = grep { -f } map { "$_/pg_background.so" } split /:/, $node->safe_psql('postgres',
+	q{SELECT replace(current_setting('dynamic_library_path'), '$libdir', setting) FROM pg_config WHERE name = 'PKGLIBDIR'});
+my $library = slurp_file($file);
+my $unread = $session->launch('SELECT 2');
+$session->wait_for($unread);
+my $running = $session->launch('SELECT pg_sleep(1000)');
+wait_for_worker($node, $running, "wait_event = 'PgSleep'");
+my $errors = 3;
+my $magic = slurp_file((segments($node))[0]) =~ /^(.{8})/s ? $1 : die;
+
+SKIP:
+{
+	# Where a number of 64 bits is no part of an instruction, it stands in several.
+	my $other = $magic ^ pack('Q', 0xFFFF << 16);
+	skip 'the magic number cannot be changed in the library', 7
+	  unless $library =~ s/\Q$magic\E/$other/g;
+
+	my $dir = File::Spec->rel2abs($node->basedir . '/replaced');
+	mkdir $dir or die "$dir: $!";
+	append_to_file("$dir/pg_background.so", $library);
+	chmod 0755, "$dir/pg_background.so";
+	$node->append_conf('postgresql.conf', "dynamic_library_path = '$dir:@{[$node->safe_psql('postgres', 'SHOW dynamic_library_path')]}'\n");
+	$node->reload;
+	$node->poll_query_until('postgres', "SELECT current_setting('dynamic_library_path') LIKE '$dir%'")
+	  or die 'the library is not replaced';
+
+	$session->fails(q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (a int)},
+		@replaced, 'another build');
+	$errors++;
+	is($session->result($unread, 'a int'), '2', 'what had ended can be read');
+	my ($pid) = split /, /, $running;
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	$session->fails("SELECT * FROM pg_background_result_v2($running) AS (v text)",
+		'57014', qr/user request/, 'a job of before is canceled');
+	nothing_left($node, 'another build', $session);
+}
 
 my @fatal = log_since($node, 0) =~
   /^pg_background\[\d+\] FATAL:  pg_background was replaced while the session was open$/mg;
-is(scalar @fatal, 3, 'the log has an error of each');
+is(scalar @fatal, $errors, 'the log has an error of each');
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/,
 	'no process has crashed');
 

@@ -1,0 +1,33 @@
+# No test sleeps for a fixed time and then looks: it waits for a condition. What
+# a job is given to do stands in quotes, and may well be to sleep.
+#
+# Known failure 17.
+
+use strict;
+use warnings;
+
+use FindBin;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# A loop that waits for a condition sleeps for 10 ms between two looks; 3600 s are
+# for a job that is to be canceled.
+my $sql = qr/^(?:SELECT\b[^'"\$\n]*|step [^'"\$\n]*|\s+PERFORM )\bpg_sleep\((?!0\.01\)|3600).*/m;
+my $perl = qr/^[^#'"\n]*(?<![\$\w>])u?sleep[ (]+(?!20_000)[\d\$].*/m;
+
+foreach my $file (glob "$FindBin::RealBin/../{sql/*.sql,specs/*.spec,t/*.p[lm]}")
+{
+	my $name = $file =~ s{.*/}{}r;
+	my $text = slurp_file($file);
+
+	# It measures what processes do in some time.
+	next if $name eq '102_waiting.pl';
+	# a procedure that jobs call, with the time as its argument
+	$text =~ s/PERFORM pg_sleep\(seconds\)//;
+
+	my @found = $text =~ /($sql)/g;
+	@found = $text =~ /($perl)/g if $file =~ /\.p[lm]$/;
+	is("@found", '', $name);
+}
+
+done_testing();
