@@ -1,5 +1,5 @@
-# Queries on several servers at once: a job for each of two foreign servers,
-# and both servers are at work at the same time.
+# Queries on several servers at once: the recipe of docs/cookbook.md, as it
+# stands there; and both servers are at work at the same time.
 
 use strict;
 use warnings;
@@ -8,6 +8,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use PgBackground;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main');
@@ -16,24 +17,39 @@ if ($node->safe_psql('postgres',
 {
 	plan skip_all => 'postgres_fdw is not installed';
 }
-$node->safe_psql('postgres', 'CREATE EXTENSION postgres_fdw');
 
-my @remotes;
-foreach my $name (qw(remote_1 remote_2))
+#
+# The recipe
+#
+
+my %remote = map { $_ => new_server($_) } qw(north south);
+$remote{north}->safe_psql('postgres', 'CREATE TABLE orders AS SELECT id, 100 AS amount FROM generate_series(1, 200) id');
+$remote{south}->safe_psql('postgres', 'CREATE TABLE orders AS SELECT id, id AS amount FROM generate_series(1, 100) id');
+
+my ($sql, $expected) = slurp_file("$FindBin::RealBin/../docs/cookbook.md") =~
+  /^```sql remote\n(.*?)^```\n\n^```text remote\n(.*?)^```$/ms;
+my ($stdout, $stderr);
+IPC::Run::run(
+	[
+		'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+		map { ('-v', "${_}_host=" . $remote{$_}->host, '-v', "${_}_port=" . $remote{$_}->port) } keys %remote
+	],
+	'<' => \$sql, '>' => \$stdout, '2>' => \$stderr);
+is($stderr, '', 'the recipe prints no error');
+is($stdout, $expected, 'the recipe');
+
+#
+# At the same time
+#
+
+foreach my $name (qw(north south))
 {
-	my $remote = new_server($name);
-
-	push @remotes, $remote;
-	$remote->safe_psql('postgres', <<'END');
+	$remote{$name}->safe_psql('postgres', <<'END');
 CREATE FUNCTION work(OUT started timestamptz, OUT ended timestamptz) LANGUAGE plpgsql AS
-$$ BEGIN started := clock_timestamp(); PERFORM pg_sleep(2); ended := clock_timestamp(); END $$;
+$$ BEGIN started := clock_timestamp(); PERFORM pg_sleep(5); ended := clock_timestamp(); END $$;
 CREATE VIEW work AS SELECT * FROM work();
 END
-	my ($host, $port) = ($remote->host, $remote->port);
 	$node->safe_psql('postgres', <<"END");
-CREATE SERVER $name FOREIGN DATA WRAPPER postgres_fdw
-	OPTIONS (host '$host', port '$port', dbname 'postgres');
-CREATE USER MAPPING FOR CURRENT_USER SERVER $name;
 CREATE FOREIGN TABLE $name (started timestamptz, ended timestamptz)
 	SERVER $name OPTIONS (table_name 'work');
 CREATE TABLE ${name}_result (started timestamptz, ended timestamptz);
@@ -42,16 +58,16 @@ END
 
 is( $node->safe_psql('postgres', <<'END'),
 SELECT count(*) FROM pg_background_run_all_v2(ARRAY[
-	'INSERT INTO remote_1_result TABLE remote_1',
-	'INSERT INTO remote_2_result TABLE remote_2'])
+	'INSERT INTO north_result TABLE north',
+	'INSERT INTO south_result TABLE south'])
 WHERE state = 'stopped' AND row_count = 1;
 END
 	'2', 'each server has answered');
 is( $node->safe_psql('postgres', <<'END'),
 SELECT a.started < b.ended AND b.started < a.ended
-FROM remote_1_result a, remote_2_result b;
+FROM north_result a, south_result b;
 END
 	't', 'both were at work at the same time');
 
-$_->stop foreach ($node, @remotes);
+$_->stop foreach ($node, values %remote);
 done_testing();
