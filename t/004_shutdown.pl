@@ -13,7 +13,10 @@ use Test::More;
 
 $ENV{PGCTLTIMEOUT} = $PgBackground::limit;
 
-my $node = new_server('main', "pg_background.idle_timeout = '1h'\n");
+my $node = new_server('main', <<'END');
+pg_background.max_idle_workers = 2
+pg_background.idle_timeout = 1h
+END
 my $sleep = 'SELECT pg_sleep(10000)';
 my $rows = q{SELECT generate_series(1, 2000000000), repeat('x', 100)};
 

@@ -46,7 +46,7 @@ $node->safe_psql('postgres', 'CREATE ROLE worker LOGIN; GRANT pgbackground_role 
 
 # pg_stat_activity
 my $session = new_session($node, user => 'worker');
-$session->query(q{SET application_name = 'tester'; SET pg_background.idle_timeout = '1h'});
+$session->query(q{SET application_name = 'tester'; SET pg_background.max_idle_workers = 2; SET pg_background.idle_timeout = '1h'});
 
 my $sql = 'SELECT pg_sleep(1000)';
 my @jobs = map { $session->launch($sql) } 1 .. 10;

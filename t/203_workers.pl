@@ -112,7 +112,7 @@ test_visibility('other', $other, "$elsewhere->{pid}|launcher|launcher|other",
 	launcher => 1, member => 1, stats => 1, postgres => 1);
 
 # A worker that waits for the next job of its session
-$elsewhere->query("SET pg_background.idle_timeout = '1h'");
+$elsewhere->query("SET pg_background.max_idle_workers = 2; SET pg_background.idle_timeout = '1h'");
 my $idle = start_job($elsewhere, 'idle', 'SELECT 1');
 $elsewhere->wait_for($idle);
 wait_for_worker($node, $idle, "state = 'idle'");

@@ -17,6 +17,7 @@ use Test::More;
 my $node = new_server('main', <<'END');
 max_worker_processes = 4
 max_logical_replication_workers = 0
+pg_background.max_idle_workers = 2
 pg_background.idle_timeout = 1h
 END
 
