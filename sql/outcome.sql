@@ -399,7 +399,7 @@ SELECT * FROM count_to('active = 0');
 -- results that are never read, larger than the queue
 SELECT pg_background_detach_v2(pid, cookie) FROM generate_series(1, 3) g,
        LATERAL pg_background_launch_v2(format('SELECT generate_series(%s, 100000)', g), 4096) \g /dev/null
-SELECT pid IS NOT NULL AS ok FROM pg_background_launch_v2('SELECT generate_series(1, 100000)', 4096);
+SELECT pid IS NOT NULL AS ok FROM pg_background_launch_v2('SELECT generate_series(1, 10000)', 4096);
 SELECT * FROM count_to('active = 0');
 -- an error of the launcher's transaction changes nothing
 BEGIN;
@@ -482,7 +482,7 @@ SELECT count(*) FROM generate_series(1, 8) g, LATERAL pg_background_submit_v2(
     format($$DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(3600 + %s); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'$$, g), 0, 'stubborn');
 CALL await('(SELECT count(*) = 8 FROM pg_background_activity WHERE label = ''stubborn'' AND wait_event = ''PgSleep'')');
 SELECT clock_timestamp() AS start \gset
-SELECT pg_background_cancel_by_label_v2('stub%', 2000);
+SELECT pg_background_cancel_by_label_v2('stub%', 500);
 SELECT clock_timestamp() - :'start' < '14s' AS one_grace;
 CALL await('states() !~ ''starting|running''');
 SELECT label, state FROM pg_background_list WHERE label IS NOT NULL;
