@@ -77,12 +77,12 @@ TRUNCATE done;
 -- the time-out cancels the job
 SELECT completed, timed_out, has_error, row_count, sqlstate, error_message, elapsed_ms BETWEEN 100 AND 60000 AS elapsed
 FROM pg_background_run_v2('INSERT INTO done SELECT ''never'' FROM pg_sleep(3600)', timeout_ms => 100);
-TABLE running;
+CALL await('NOT EXISTS (SELECT FROM running)');
 TABLE done;
 -- also where it does not react
 SELECT completed, timed_out, has_error FROM pg_background_run_v2(
     $$DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'$$, timeout_ms => 300);
-TABLE running;
+CALL await('NOT EXISTS (SELECT FROM running)');
 -- and the cancel of the caller does
 SELECT cancel_me_during('INSERT%');
 SELECT pg_background_run_v2('INSERT INTO done SELECT ''never'' FROM pg_sleep(3600)');

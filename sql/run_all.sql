@@ -174,7 +174,7 @@ FROM pg_background_run_all_v2('{SELECT 1, SELECT 1/0, SELECT 2, SELECT 3}', 1, t
 SELECT ordinality, state, completed, sqlstate FROM pg_background_run_all_v2(
     '{SELECT 1, SELECT pg_sleep(3600), SELECT pg_sleep(0.1); SELECT 1/0, SELECT pg_sleep(3601), CREATE TABLE never ()}', 3, stop_on_error => true)
 WHERE ordinality <> 4;
-TABLE running;
+CALL await('NOT EXISTS (SELECT FROM running)');
 SELECT to_regclass('never') IS NULL AS never_run;
 -- a time-out is an error of its command
 SET pg_background.worker_timeout = 200;

@@ -110,5 +110,14 @@ cmp_ok($after{memory} - $before{memory},
 is($after{$_}, $before{$_}, "$_ of the session")
   foreach grep { $_ ne 'memory' } sort keys %before;
 
+# A large result that nobody has read is in a file, which goes with its job.
+$session->query("SET work_mem = '64kB'");
+my $job = $session->launch("SELECT repeat('x', 100) FROM generate_series(1, 10000)");
+$session->wait_for($job);
+isnt($node->safe_psql('postgres', 'SELECT count(*) FROM pg_ls_tmpdir()'),
+	'0', 'a large result is in a temporary file');
+$session->query("SELECT pg_background_detach_v2($job)");
+nothing_left($node, 'large result', $session);
+
 $session->quit;
 done_testing();
