@@ -110,6 +110,14 @@ build() {
         PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" clean all "$@"
 }
 
+# compile NN COMPILER [make variables...]: a build in which a warning is an error.
+compile() {
+    local options=()
+    # A server's headers and options are for the compiler that built it.
+    [ "$2" != clang ] || options=(-Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes)
+    build "$1" CC="$2" COPT="-Werror ${options[*]}" "${@:3}"
+}
+
 # Installs the build below $work/NN.root and writes the settings that let a
 # server find it there, by its SQL name in $libdir and by the bare library name
 # that a background worker is registered with: $work/NN.conf has only these,
