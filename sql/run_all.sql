@@ -129,15 +129,20 @@ RESET pg_background.max_workers;
 -- As few processes as there may be
 --
 
-SELECT count(*), count(DISTINCT pid) AS processes, count(*) FILTER (WHERE state = 'stopped') AS good
-FROM pg_background_run_all_v2(array_fill('SELECT 1'::text, array[200]), 4);
+-- 200 commands; so that no fewer do than may run at once, the first ones meet
+CREATE FUNCTION many(n int) RETURNS text[] LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM setval('arrived', 1, false);
+    RETURN array_fill(format('CALL meet(%s)', n), array[n]) || array_fill('SELECT 1'::text, array[200 - n]);
+END $$;
+SELECT count(*), count(DISTINCT pid) AS processes, count(*) FILTER (WHERE state = 'stopped') AS good FROM pg_background_run_all_v2(many(4), 4);
 SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(array_fill('SELECT 1/0'::text, array[50]), 1);
 -- not so many as are needed stay afterwards
 CALL await('(SELECT count(*) <= 2 FROM pg_background_workers WHERE launcher_pid = pg_backend_pid())');
 -- also where all of them may stay; but not where none may
 SET pg_background.max_idle_workers = 6;
-SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(array_fill('SELECT 1'::text, array[200]), 6);
-SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(array_fill('SELECT 1'::text, array[200]), 6);
+SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(many(6), 6);
+SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(many(6), 6);
 SET pg_background.max_idle_workers = 0;
 SELECT count(DISTINCT pid) AS processes FROM pg_background_run_all_v2(array_fill('SELECT 1'::text, array[20]), 2);
 CALL await('(SELECT count(*) = 0 FROM pg_background_workers WHERE launcher_pid = pg_backend_pid())');
@@ -218,6 +223,6 @@ SELECT pg_background_detach_all_v2();
 DROP VIEW running;
 DROP EXTENSION pg_background;
 DROP TABLE done, span;
-DROP FUNCTION spans, cancel_me_during;
+DROP FUNCTION spans, many, cancel_me_during;
 DROP PROCEDURE spend, meet, await;
 DROP SEQUENCE arrived;
