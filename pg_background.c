@@ -342,7 +342,7 @@ statement_timeout_applies(void)
 #define SPARE_IDLE_TIMEOUT	10
 
 /* How long a launch waits for workers of other sessions to leave */
-#define DISMISS_GRACE		1000
+#define DISMISS_GRACE		5000
 
 /* The request queue holds at least this much, or the first request. */
 #define MIN_REQUEST_SIZE	16384
@@ -2382,16 +2382,26 @@ count_running_jobs(void)
  * Make the worker leave that has waited longest for another job of its own
  * session, so that its slot becomes free; but none that has just begun to
  * wait, since its next job may be on its way.  Returns false where no other
- * session has a worker that waits.
+ * session has a worker that waits or leaves.
+ *
+ * *leaving is the PID of one that leaves, 0 where none is known.  Until the
+ * postmaster has seen it end, which frees the slot, no other is made to.
  */
 static bool
-dismiss_idle_worker(void)
+dismiss_idle_worker(pid_t *leaving)
 {
 	pg_atomic_uint32 *handles = worker_segments();
 	TimestampTz longest = GetCurrentTimestamp() -
 		SPARE_IDLE_TIMEOUT * INT64CONST(1000);
 	dsm_segment *chosen = NULL;
 	bool		found = false;
+
+	if (*leaving != 0)
+	{
+		if (kill(*leaving, 0) != 0)
+			*leaving = 0;
+		return true;
+	}
 
 	for (int i = 0; i < MaxBackends; i++)
 	{
@@ -2403,13 +2413,15 @@ dismiss_idle_worker(void)
 			(segment = dsm_attach(handle)) == NULL)
 			continue;
 		shared = dsm_segment_address(segment);
-		if (shared->head.magic == SEGMENT_MAGIC &&
-			pg_atomic_read_u32(&shared->state) == WORKER_READY)
+		if (shared->head.magic == SEGMENT_MAGIC)
 		{
+			uint32		state = pg_atomic_read_u32(&shared->state);
 			TimestampTz since = (TimestampTz) pg_atomic_read_u64(&shared->idle_since);
 
-			found = true;
-			if (since <= longest)
+			if (state == WORKER_LEAVING)
+				*leaving = shared->head.pid;
+			found |= state == WORKER_READY || state == WORKER_LEAVING;
+			if (state == WORKER_READY && since <= longest)
 			{
 				dsm_segment *other = chosen;
 
@@ -2427,11 +2439,13 @@ dismiss_idle_worker(void)
 		WorkerShared *shared = dsm_segment_address(chosen);
 		uint32		ready = WORKER_READY;
 
-		if (pg_atomic_compare_exchange_u32(&shared->state, &ready,
+		if (*leaving == 0 &&
+			pg_atomic_compare_exchange_u32(&shared->state, &ready,
 										   WORKER_LEAVING))
 		{
 			shm_mq	   *queue = (shm_mq *) ((char *) shared + shared->request_queue);
 
+			*leaving = shared->head.pid;
 			SetLatch(&shm_mq_get_receiver(queue)->procLatch);
 		}
 		dsm_detach(chosen);
@@ -2474,6 +2488,7 @@ acquire_worker(Job *job, bool optional)
 {
 	TimestampTz deadline = 0;
 	TimestampTz grace = 0;
+	pid_t		leaving = 0;
 
 	for (;;)
 	{
@@ -2496,7 +2511,7 @@ acquire_worker(Job *job, bool optional)
 			deadline = deadline_after(launch_timeout);
 			grace = deadline_after(DISMISS_GRACE);
 		}
-		if (allowed && dismiss_idle_worker())
+		if (allowed && dismiss_idle_worker(&leaving))
 			deadline = Max(deadline, grace);
 		if (GetCurrentTimestamp() >= deadline)
 		{
@@ -5387,19 +5402,6 @@ recover_from_error(void)
 	return canceled;
 }
 
-/*
- * A request stays in its queue until the next one is looked for, though there
- * is none yet.  Make room: the launcher may send it as soon as we are ready.
- */
-static void
-consume_request(void)
-{
-	Size		size;
-	void	   *data;
-
-	(void) shm_mq_receive(request_queue, &size, &data, true);
-}
-
 /* Has this session a schema of its own for temporary tables? */
 static bool
 has_temp_namespace(void)
@@ -5485,7 +5487,6 @@ run_job(Request *request)
 	end = GetCurrentTimestamp();
 	if (stays)
 	{
-		consume_request();
 		pg_atomic_write_u64(&my_shared->idle_since, (uint64) end);
 		pg_atomic_write_u32(&my_shared->state, WORKER_READY);
 	}
@@ -5566,10 +5567,26 @@ serve_interrupts(void)
 }
 
 /*
+ * Copy a request to where it lasts as long as the job.
+ *
+ * It stays in its queue until the next one is looked for, though there is none
+ * yet.  Make room now: the launcher is told, which would wake it up for nothing
+ * if it were told while it waits for the job.
+ */
+static Request *
+copy_request(void *data, Size size)
+{
+	Request    *request = MemoryContextAllocHuge(MessageContext, size);
+
+	memcpy(request, data, size);
+	(void) shm_mq_receive(request_queue, &size, &data, true);
+	return request;
+}
+
+/*
  * Wait for the next request, for so many milliseconds where timeout is not
- * negative.  It is readable until the next call.  Returns NULL where the
- * launcher has let us go, another session needs our slot, or we have waited
- * long enough.
+ * negative.  Returns NULL where the launcher has let us go, another session
+ * needs our slot, or we have waited long enough.
  */
 static Request *
 take_request(int timeout)
@@ -5593,7 +5610,7 @@ take_request(int timeout)
 				if (timeout >= 0)
 					QueryCancelPending = false;
 				pg_atomic_write_u32(&my_shared->state, WORKER_RUNNING);
-				return data;
+				return copy_request(data, size);
 			case SHM_MQ_DETACHED:
 				return NULL;
 			case SHM_MQ_WOULD_BLOCK:
