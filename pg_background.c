@@ -2823,6 +2823,17 @@ get_job_v1(int32 pid)
 	return check_job_user(job);
 }
 
+/* The job that a PID and a cookie are the handle of, or NULL. */
+static Job *
+find_job(int32 pid, int64 cookie)
+{
+	JobEntry   *entry = NULL;
+
+	if (jobs_by_cookie != NULL)
+		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
+	return entry != NULL && entry->job->pid == pid ? entry->job : NULL;
+}
+
 /*
  * Find the job that a PID and a cookie (v2) are the handle of.
  *
@@ -2831,19 +2842,18 @@ get_job_v1(int32 pid)
 static Job *
 get_job_v2(int32 pid, int64 cookie)
 {
-	JobEntry   *entry = NULL;
+	Job		   *job;
 
 	check_not_parallel();
-	if (jobs_by_cookie != NULL)
-		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
-	if (entry == NULL || entry->job->pid != pid)
+	job = find_job(pid, cookie);
+	if (job == NULL)
 	{
 		(void) get_job_v1(pid);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cookie mismatch for PID %d", pid)));
 	}
-	return check_job_user(entry->job);
+	return check_job_user(job);
 }
 
 static const char *
@@ -3593,13 +3603,9 @@ job_outcome(Job *job, Datum *values, bool *isnull)
 static Job *
 look_up_job(int32 pid, int64 cookie)
 {
-	JobEntry   *entry = NULL;
+	Job		   *job = find_job(pid, cookie);
 
-	if (jobs_by_cookie != NULL)
-		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
-	if (entry == NULL || entry->job->pid != pid || !may_use_job(entry->job))
-		return NULL;
-	return entry->job;
+	return job != NULL && may_use_job(job) ? job : NULL;
 }
 
 /*
