@@ -61,10 +61,11 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
-#include "commands/tablespace.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "jit/jit.h"
@@ -84,6 +85,7 @@
 #include "replication/origin.h"
 #include "replication/slot.h"
 #include "storage/dsm.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -111,11 +113,13 @@
 #include "utils/plancache.h"
 #include "utils/portal.h"
 #include "utils/ps_status.h"
+#include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "utils/typcache.h"
 #include "utils/wait_event.h"
 
 /*
@@ -335,6 +339,15 @@ statement_timeout_applies(void)
 #define MAX_TIMEOUT			3600000
 #define MAX_QUEUE_SIZE		((int32) (MaxAllocSize / 2))
 
+/* A request is one message, and what goes along with this is settings. */
+#define MAX_JOB_SIZE		(MaxAllocSize - 64 * 1024 * 1024)
+
+/* How many submitted jobs that have ended are kept for nobody */
+#define MAX_UNUSED_JOBS		1000
+
+/* A spool's file is written and read in pieces of this size. */
+#define SPOOL_BLOCK			65536
+
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
@@ -477,12 +490,14 @@ typedef struct Request
  */
 typedef enum FrameKind
 {
-	FRAME_ROW_DESCRIPTION = 'T',	/* pg_attribute structs */
+	FRAME_ROW_DESCRIPTION = 'T',	/* pg_attribute structs, then of each column
+									 * the version of its type, uint32 */
 	FRAME_ROW = 'D',			/* a MinimalTuple */
 	FRAME_ROW_PART = 'd',		/* a part of a large one, another follows */
 	FRAME_NOTICE = 'N',			/* encoding, protocol message body */
 	FRAME_ERROR = 'E',			/* the same */
 	FRAME_COMMAND = 'C',		/* CommandFrame */
+	FRAME_WARNINGS = 'W',		/* WarningsFrame, before "done" */
 	FRAME_DONE = 'Z'			/* DoneFrame */
 } FrameKind;
 
@@ -494,11 +509,26 @@ typedef struct FrameHeader
 
 #define FRAME_HEADER_SIZE	MAXALIGN(sizeof(FrameHeader))
 
+/* What a frame with so many bytes of data takes */
+static Size
+frame_space(Size size)
+{
+	return FRAME_HEADER_SIZE + MAXALIGN(size);
+}
+
 typedef struct CommandFrame
 {
 	char		tag[COMPLETION_TAG_BUFSIZE];
 	uint64		row_count;
 } CommandFrame;
+
+/* Warnings that the job has raised; last is clipped, and ends in a NUL. */
+typedef struct WarningsFrame
+{
+	int64		count;
+	int32		encoding;
+	char		last[LAST_ERROR_SIZE];
+} WarningsFrame;
 
 typedef struct DoneFrame
 {
@@ -550,6 +580,13 @@ static int	default_queue_size; /* bytes */
 static int	worker_timeout;		/* milliseconds */
 static int	launch_timeout;		/* milliseconds */
 
+static ProcessUtility_hook_type next_utility_hook = NULL;
+
+static void run_utility(PlannedStmt *pstmt, const char *sql, bool keep_tree,
+						ProcessUtilityContext context, ParamListInfo params,
+						QueryEnvironment *environment, DestReceiver *receiver,
+						QueryCompletion *qc);
+
 void
 _PG_init(void)
 {
@@ -589,6 +626,9 @@ _PG_init(void)
 							&launch_timeout, 0, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	reserve_prefix(LIBRARY_NAME);
+
+	next_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = run_utility;
 }
 
 /*
@@ -738,8 +778,28 @@ typedef struct Worker
 } Worker;
 
 /*
+ * What a job has said and nobody has read yet: frames, as they came.  They are
+ * in memory up to work_mem, and beyond that in a temporary file.
+ *
+ * A tuplestore will not do.  When the disk is full, or temp_file_limit is
+ * reached, it cannot be given up, since closing its file writes what is left;
+ * and it knows rows only, while notices can be as many.
+ */
+typedef struct Spool
+{
+	char	   *data;			/* the last frames, which are not in the file */
+	Size		size;
+	Size		room;
+	File		file;			/* 0 = none */
+	off_t		file_size;
+} Spool;
+
+/*
  * A job, as its launcher knows it.  All of it lives in its context, but for
- * the files of its tuplestore.
+ * the file of its spool.
+ *
+ * Code of the user can run while a job is in use, and may forget it: whoever
+ * holds a pointer to a job over such code, or over a launch, pins it.
  */
 typedef struct Job
 {
@@ -757,8 +817,13 @@ typedef struct Job
 	bool		submitted;		/* its result is never read */
 	bool		sent;			/* its worker has been handed it */
 	bool		cancel_requested;
-	bool		forgotten;		/* it has no handle any more, and runs on */
+	bool		forgotten;		/* it has no handle any more */
+	bool		delivered;		/* nor has it while its result is delivered */
+	bool		being_read;
 	bool		consumed;		/* rows went to a reader that was interrupted */
+	int			pins;
+	bool		unused;			/* it is in unused_jobs */
+	dlist_node	unused_node;
 
 	/* What its worker is sent, and whom that connects as */
 	Request		request;
@@ -771,27 +836,21 @@ typedef struct Job
 	bool		canceled;
 	uint64		end_number;		/* the order in which jobs ended, from 1 */
 	int64		execution;		/* microseconds */
-	int64		row_count;		/* of the last command */
+	bool		deadlocked;		/* it was canceled for that */
+	int			ncommands;
+	char		command_tag[COMPLETION_TAG_BUFSIZE];	/* of the last command */
+	int64		row_count;
 	int			progress_pct;	/* -1 = it has said nothing */
 	char		progress_msg[PROGRESS_SIZE];
-	TupleDesc	desc;			/* NULL where no rows came */
-	Tuplestorestate *rows;		/* those that nobody has asked for yet */
-	bool		rows_torn;		/* storing a row failed */
-	MinimalTuple part;			/* a large row, as far as it has come */
-	Size		part_size;
-	List	   *tags;			/* of char * */
-	dlist_head	notices;
+	int64		warnings;
+	char	   *last_warning;
+	TupleDesc	desc;			/* of the last rows, NULL where none came */
+	uint32	   *versions;		/* of its columns' types */
+	Spool		spool;
+	bool		lost;			/* what it says could not be kept */
+	int64		notices_raised;
 	ErrorData  *error;
-
-	/* Who is reading right now */
-	struct ReturnSetInfo *reader;
 } Job;
-
-typedef struct Notice
-{
-	dlist_node	node;
-	ErrorData  *edata;
-} Notice;
 
 typedef struct JobEntry
 {
@@ -803,6 +862,13 @@ static MemoryContext launcher_context = NULL;
 static HTAB *jobs_by_cookie = NULL;
 static dlist_head jobs = DLIST_STATIC_INIT(jobs);
 static dlist_head workers = DLIST_STATIC_INIT(workers);
+
+/*
+ * Submitted jobs that have ended, and whose handles nobody has used since, in
+ * the order in which they ended.
+ */
+static dlist_head unused_jobs = DLIST_STATIC_INIT(unused_jobs);
+static int	nunused_jobs = 0;
 
 /* Jobs that start when the transaction commits; they have no handle. */
 static dlist_head pending_jobs = DLIST_STATIC_INIT(pending_jobs);
@@ -936,7 +1002,41 @@ keep_progress(Job *job, WorkerShared *shared)
 	strlcpy(job->progress_msg, info.progress_msg, PROGRESS_SIZE);
 }
 
-/* A job and its worker part; a job that nobody knows any more goes. */
+/* Give up what a spool holds.  Nothing here can fail. */
+static void
+drop_spool(Spool *spool)
+{
+	if (spool->file > 0)
+		FileClose(spool->file);
+	if (spool->data != NULL)
+		pfree(spool->data);
+	memset(spool, 0, sizeof(Spool));
+}
+
+/* A job that has no handle goes when nobody needs it any more. */
+static void
+free_forgotten_job(Job *job)
+{
+	if (!job->forgotten || job->worker != NULL || job->pins > 0)
+		return;
+	drop_spool(&job->spool);
+	MemoryContextDelete(job->context);
+}
+
+static void
+pin_job(Job *job)
+{
+	job->pins++;
+}
+
+static void
+unpin_job(Job *job)
+{
+	job->pins--;
+	free_forgotten_job(job);
+}
+
+/* A job and its worker part. */
 static void
 detach_job(Worker *worker)
 {
@@ -945,8 +1045,7 @@ detach_job(Worker *worker)
 	job->worker = NULL;
 	worker->job = NULL;
 	keep_progress(job, worker->shared);
-	if (job->forgotten)
-		MemoryContextDelete(job->context);
+	free_forgotten_job(job);
 }
 
 /*
@@ -1347,6 +1446,17 @@ cancel_job(Job *job)
  * ----------------------------------------------------------------
  */
 
+/* Somebody still cares for a submitted job that has ended. */
+static void
+use_job(Job *job)
+{
+	if (!job->unused)
+		return;
+	dlist_delete(&job->unused_node);
+	job->unused = false;
+	nunused_jobs--;
+}
+
 /*
  * Forget a job.  Where it runs it goes on to its end, which is noticed, but
  * nothing that it says is kept.
@@ -1363,14 +1473,12 @@ forget_job(Job *job)
 
 	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
 	dlist_delete(&job->node);
-	if (job->rows != NULL)
-		tuplestore_end(job->rows);
-	job->rows = NULL;
+	use_job(job);
 	job->forgotten = true;
 
 	if (worker == NULL)
 	{
-		MemoryContextDelete(job->context);
+		free_forgotten_job(job);
 		return;
 	}
 	if (!job->sent)
@@ -1388,6 +1496,26 @@ forget_job(Job *job)
 	sender = shm_mq_get_sender(shm_mq_get_queue(worker->results));
 	if (sender != NULL)
 		SetLatch(&sender->procLatch);
+}
+
+/*
+ * Forget those submitted jobs that ended first of those that nobody has asked
+ * for since, until there are no more than MAX_UNUSED_JOBS.
+ */
+static void
+forget_unused_jobs(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &unused_jobs)
+	{
+		Job		   *job = dlist_container(Job, unused_node, iter.cur);
+
+		if (nunused_jobs <= MAX_UNUSED_JOBS)
+			break;
+		if (job->pins == 0)
+			forget_job(job);
+	}
 }
 
 /* Forget all jobs of the session, and let all its workers go. */
@@ -1466,23 +1594,80 @@ is_anonymous(Oid type)
 	return type == RECORDOID || type == RECORDARRAYOID;
 }
 
+/* In the description of rows, a temporary type is InvalidOid. */
+static bool
+type_exists(Oid type)
+{
+	return OidIsValid(type) &&
+		(type < FirstNormalObjectId ||
+		 SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(type)));
+}
+
+/*
+ * A number for how values of a type are laid out, as far as ALTER TYPE can
+ * change that: 0 where it cannot, since no composite type is in it.
+ */
+static uint32
+type_version(Oid type)
+{
+	uint32		version = 0;
+	TupleDesc	desc;
+
+	/* What initdb has made stays as it is. */
+	if (type < FirstNormalObjectId)
+		return 0;
+	check_stack_depth();
+
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_DOMAIN:
+			return type_version(getBaseType(type));
+		case TYPTYPE_RANGE:
+			return type_version(get_range_subtype(type));
+		case TYPTYPE_MULTIRANGE:
+			return type_version(get_multirange_range(type));
+		case TYPTYPE_COMPOSITE:
+			break;
+		default:
+			type = get_element_type(type);
+			return OidIsValid(type) ? type_version(type) : 0;
+	}
+
+	desc = lookup_rowtype_tupdesc(type, -1);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		version = hash_combine(version, hash_uint32(attr->attisdropped));
+		version = hash_combine(version, hash_uint32(attr->attlen));
+		version = hash_combine(version, hash_uint32(attr->attalign));
+		version = hash_combine(version, hash_uint32(attr->atttypid));
+		if (OidIsValid(attr->atttypid))
+			version = hash_combine(version, type_version(attr->atttypid));
+	}
+	ReleaseTupleDesc(desc);
+	return Max(version, 1);
+}
+
 /*
  * Compare the rows of a job with a caller's column definition list.  Returns
  * the index of the first column that differs, -1 where there is none.
  *
  * As the server does where a function returns record, only the types are
- * compared, not their modifiers.  A domain may be read as its base type.
+ * compared, not their modifiers.  A domain may be read as its base type.  A
+ * type that has been altered since is not the one that the rows are of.
  */
 static int
-find_mismatch(TupleDesc actual, TupleDesc expected)
+find_mismatch(TupleDesc actual, uint32 *versions, TupleDesc expected)
 {
 	for (int i = 0; i < actual->natts && i < expected->natts; i++)
 	{
 		Oid			type = TupleDescAttr(actual, i)->atttypid;
 		Oid			wanted = TupleDescAttr(expected, i)->atttypid;
 
-		if (is_anonymous(type) ||
-			(type != wanted && getBaseType(type) != wanted))
+		if (is_anonymous(type) || !type_exists(type) ||
+			(type != wanted && getBaseType(type) != wanted) ||
+			type_version(wanted) != versions[i])
 			return i;
 	}
 	return actual->natts == expected->natts ? -1 :
@@ -1490,27 +1675,47 @@ find_mismatch(TupleDesc actual, TupleDesc expected)
 }
 
 /*
- * Complain where the rows of a job are not what the caller expects.
+ * Complain of a column that no caller can take, whatever he expects.
  *
- * Errors: 42804, or 0A000 for an anonymous record.
+ * Errors: 0A000.
  */
 static void
-check_row_type(TupleDesc actual, TupleDesc expected)
+check_column_type(Form_pg_attribute attr)
 {
-	const char *message = "remote query result rowtype does not match the specified FROM clause rowtype";
-	int			column = find_mismatch(actual, expected);
-	Form_pg_attribute attr;
-
-	if (column < 0)
-		return;
-	attr = column < actual->natts ? TupleDescAttr(actual, column) : NULL;
-
-	if (attr != NULL && is_anonymous(attr->atttypid))
+	if (!type_exists(attr->atttypid))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of the remote query result is of a type that is gone",
+						NameStr(attr->attname)),
+				 errdetail("A temporary table's row type goes with the job."),
+				 errhint("Cast it to text or to a permanent composite type.")));
+	if (is_anonymous(attr->atttypid))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("column \"%s\" of the remote query result is an anonymous record",
 						NameStr(attr->attname)),
 				 errhint("Cast it to a named composite type.")));
+}
+
+/*
+ * Complain where the rows of a job are not what the caller expects.
+ *
+ * Errors: 42804, or 0A000 for a column that no caller can take.
+ */
+static void
+check_row_type(Job *job, TupleDesc expected)
+{
+	const char *message = "remote query result rowtype does not match the specified FROM clause rowtype";
+	TupleDesc	actual = job->desc;
+	int			column = find_mismatch(actual, job->versions, expected);
+	Form_pg_attribute attr;
+	Oid			wanted;
+
+	if (column < 0)
+		return;
+	attr = column < actual->natts ? TupleDescAttr(actual, column) : NULL;
+	if (attr != NULL)
+		check_column_type(attr);
 
 	if (actual->natts != expected->natts)
 		ereport(ERROR,
@@ -1521,178 +1726,380 @@ check_row_type(TupleDesc actual, TupleDesc expected)
 								  actual->natts,
 								  actual->natts, expected->natts)));
 
+	wanted = TupleDescAttr(expected, column)->atttypid;
+	if (attr->atttypid == wanted || getBaseType(attr->atttypid) == wanted)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg_internal("%s", message),
+				 errdetail("Type %s of column \"%s\" at position %d was altered after the job had begun.",
+						   format_type_be(wanted),
+						   NameStr(attr->attname), column + 1)));
+
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg_internal("%s", message),
 			 errdetail("Column \"%s\" at position %d has type %s, but the query expects %s.",
 					   NameStr(attr->attname), column + 1,
 					   format_type_be(attr->atttypid),
-					   format_type_be(TupleDescAttr(expected, column)->atttypid))));
-}
-
-/* A tuplestore that lasts as long as the job, wherever it is filled from. */
-static Tuplestorestate *
-begin_job_rows(Job *job)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
-	ResourceOwner oldowner = CurrentResourceOwner;
-	Tuplestorestate *store;
-
-	/* It remembers the resource owner, which must not be a transaction's. */
-	CurrentResourceOwner = NULL;
-	store = tuplestore_begin_heap(false, true, work_mem);
-	CurrentResourceOwner = oldowner;
-	MemoryContextSwitchTo(oldcontext);
-	return store;
+					   format_type_be(wanted))));
 }
 
 /*
- * Keep a row: in the reader's tuplestore where there is a reader, else in the
- * job's own.
+ * Move what a spool has in memory to its file.
  *
- * Errors: those of writing a temporary file.  Rows are missing then, and
- * reading the result will say so.
+ * Errors: those of temporary files.  The spool can be dropped then, and no
+ * more.
  */
 static void
-store_row(Job *job, MinimalTuple tuple)
+flush_spool(Spool *spool)
 {
-	Tuplestorestate *store;
-	HeapTupleData htup;
+	Size		written = 0;
 
-	if (job->reader != NULL)
+	/* It outlives the transaction, so it is in the database's tablespace. */
+	if (spool->file <= 0)
+		spool->file = OpenTemporaryFile(true);
+	while (written < spool->size)
 	{
-		store = job->reader->setResult;
-		job->consumed = true;
+		int			n;
+
+		errno = 0;
+		n = FileWrite(spool->file, spool->data + written,
+					  Min(spool->size - written, SPOOL_BLOCK),
+					  spool->file_size, WAIT_EVENT_BUFFILE_WRITE);
+		if (n <= 0)
+		{
+			if (errno == 0)
+				errno = ENOSPC;
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not write to file \"%s\": %m",
+							FilePathName(spool->file))));
+		}
+		written += n;
+		spool->file_size += n;
 	}
-	else
-	{
-		/* The tuplestore would look up the tablespaces without an owner. */
-		PrepareTempTablespaces();
-		if (job->rows == NULL)
-			job->rows = begin_job_rows(job);
-		store = job->rows;
-	}
-
-	htup.t_len = tuple->t_len + MINIMAL_TUPLE_OFFSET;
-	htup.t_data = (HeapTupleHeader) ((char *) tuple - MINIMAL_TUPLE_OFFSET);
-	ItemPointerSetInvalid(&htup.t_self);
-	htup.t_tableOid = InvalidOid;
-
-	job->rows_torn = true;
-	tuplestore_puttuple(store, &htup);
-	job->rows_torn = false;
-}
-
-/* Add a part to the large row that is arriving. */
-static void
-append_row_part(Job *job, char *data, Size size)
-{
-	if (job->part == NULL)
-	{
-		job->part = MemoryContextAllocHuge(job->context,
-										   ((MinimalTuple) data)->t_len);
-		job->part_size = 0;
-	}
-	memcpy((char *) job->part + job->part_size, data, size);
-	job->part_size += size;
-}
-
-static void
-drop_row_part(Job *job)
-{
-	if (job->part != NULL)
-		pfree(job->part);
-	job->part = NULL;
+	spool->size = 0;
 }
 
 /*
- * Take the description of the rows that follow.  Where a command gives more
- * than one result (a rule can do that), the last one counts, as it does for
- * clients that send a simple-query message.
+ * Add some frames to a job's spool.
+ *
+ * Errors: those of flush_spool().
  */
 static void
-take_row_description(Job *job, char *data, Size size)
+add_to_spool(Job *job, const char *frames, Size size)
 {
-	int			natts = size / ATTRIBUTE_FIXED_PART_SIZE;
-	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
+	Spool	   *spool = &job->spool;
+	Size		limit = spool->file > 0 ? SPOOL_BLOCK : work_mem * (Size) 1024;
 
-	if (job->rows != NULL)
-		tuplestore_clear(job->rows);
-	if (job->reader != NULL)
-		tuplestore_clear(job->reader->setResult);
+	if (spool->size > 0 && spool->size + size > limit)
+		flush_spool(spool);
+	if (spool->size + size > spool->room)
+	{
+		Size		room = Max(512, spool->size + size);
 
-	job->desc = CreateTemplateTupleDesc(natts);
-	for (int i = 0; i < natts; i++)
-		memcpy(TupleDescAttr(job->desc, i),
-			   data + i * ATTRIBUTE_FIXED_PART_SIZE,
-			   ATTRIBUTE_FIXED_PART_SIZE);
-	finish_tuple_desc(job->desc);
-	MemoryContextSwitchTo(oldcontext);
-
-	/* What the reader cannot take is kept for one who can. */
-	if (job->reader != NULL &&
-		find_mismatch(job->desc, job->reader->expectedDesc) >= 0)
-		job->reader = NULL;
+		room = Max(room, Min(2 * spool->room, limit));
+		if (spool->data == NULL)
+			spool->data = MemoryContextAllocHuge(job->context, room);
+		else
+			spool->data = repalloc_huge(spool->data, room);
+		spool->room = room;
+	}
+	memcpy(spool->data + spool->size, frames, size);
+	spool->size += size;
 }
 
-/* Take one frame of what a job says; "done" is its worker's to handle. */
+/*
+ * Reading a spool from its beginning.  What it has of the file is a piece of
+ * some size, longer where a frame is; a row that was sent in parts is put
+ * together.
+ */
+typedef struct SpoolScan
+{
+	Spool	   *spool;
+	MemoryContext context;
+	off_t		pos;			/* of the next frame */
+	char	   *block;
+	off_t		block_pos;
+	Size		block_size;
+	char	   *part;			/* a large row, as far as it was read */
+	Size		part_size;
+	bool		part_complete;
+
+	/* What was read last */
+	uint32		kind;
+	char	   *data;
+	Size		size;
+} SpoolScan;
+
+/* Start at the beginning; what a scan allocates is in the current context. */
 static void
+begin_scan(SpoolScan *scan, Job *job)
+{
+	memset(scan, 0, sizeof(SpoolScan));
+	scan->spool = &job->spool;
+	scan->context = CurrentMemoryContext;
+}
+
+/*
+ * Have so many bytes of a spool at hand.
+ *
+ * Errors: those of reading a file.
+ */
+static char *
+scan_bytes(SpoolScan *scan, off_t pos, Size size)
+{
+	Spool	   *spool = scan->spool;
+	Size		length;
+
+	if (pos >= spool->file_size)
+		return spool->data + (pos - spool->file_size);
+	if (scan->block != NULL && pos >= scan->block_pos &&
+		pos + size <= scan->block_pos + scan->block_size)
+		return scan->block + (pos - scan->block_pos);
+
+	if (scan->block != NULL)
+		pfree(scan->block);
+	scan->block = NULL;
+	length = Min((off_t) Max(size, SPOOL_BLOCK), spool->file_size - pos);
+	scan->block = MemoryContextAllocHuge(scan->context, length);
+	scan->block_pos = pos;
+	scan->block_size = 0;
+	while (scan->block_size < length)
+	{
+		int			n = FileRead(spool->file, scan->block + scan->block_size,
+								 Min(length - scan->block_size, SPOOL_BLOCK),
+								 pos + scan->block_size,
+								 WAIT_EVENT_BUFFILE_READ);
+
+		if (n <= 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 n < 0 ? errmsg("could not read file \"%s\": %m",
+									FilePathName(spool->file)) :
+					 errmsg("could not read file \"%s\": unexpected end of file",
+							FilePathName(spool->file))));
+		scan->block_size += n;
+	}
+	return scan->block;
+}
+
+/* Add a part to the large row that is being read. */
+static void
+add_row_part(SpoolScan *scan)
+{
+	if (scan->part == NULL)
+	{
+		scan->part = MemoryContextAllocHuge(scan->context,
+											((MinimalTuple) scan->data)->t_len);
+		scan->part_size = 0;
+	}
+	if (scan->part_size > 0 &&
+		scan->part_size + scan->size > ((MinimalTuple) scan->part)->t_len)
+		elog(ERROR, "row is longer than it says");
+	memcpy(scan->part + scan->part_size, scan->data, scan->size);
+	scan->part_size += scan->size;
+}
+
+/* Read the next frame, or whole row.  Returns false at the end. */
+static bool
+next_frame(SpoolScan *scan)
+{
+	if (scan->part_complete)
+	{
+		pfree(scan->part);
+		scan->part = NULL;
+		scan->part_complete = false;
+	}
+
+	while (scan->pos < scan->spool->file_size + (off_t) scan->spool->size)
+	{
+		FrameHeader header;
+
+		memcpy(&header, scan_bytes(scan, scan->pos, FRAME_HEADER_SIZE),
+			   sizeof(header));
+		scan->kind = header.kind;
+		scan->size = header.size;
+		scan->data = scan_bytes(scan, scan->pos, frame_space(header.size)) +
+			FRAME_HEADER_SIZE;
+		scan->pos += frame_space(header.size);
+
+		if (scan->kind == FRAME_ROW_PART ||
+			(scan->kind == FRAME_ROW && scan->part != NULL))
+		{
+			add_row_part(scan);
+			if (scan->kind == FRAME_ROW_PART)
+				continue;
+			scan->data = scan->part;
+			scan->part_complete = true;
+		}
+		return true;
+	}
+	return false;
+}
+
+/* What was read will not be read again.  The scan goes on with what comes. */
+static void
+trim_spool(SpoolScan *scan)
+{
+	Spool	   *spool = scan->spool;
+
+	if (spool->file > 0)
+	{
+		FileClose(spool->file);
+		spool->file = 0;
+		spool->file_size = 0;
+	}
+	spool->size = 0;
+	scan->pos = 0;
+	scan->block_size = 0;
+}
+
+/* Take a description of rows apart. */
+static void
+parse_row_description(char *data, Size size, TupleDesc *desc, uint32 **versions)
+{
+	int			natts = size / (ATTRIBUTE_FIXED_PART_SIZE + sizeof(uint32));
+
+	*desc = CreateTemplateTupleDesc(natts);
+	for (int i = 0; i < natts; i++)
+		memcpy(TupleDescAttr(*desc, i), data + i * ATTRIBUTE_FIXED_PART_SIZE,
+			   ATTRIBUTE_FIXED_PART_SIZE);
+	finish_tuple_desc(*desc);
+	*versions = palloc(Max(natts, 1) * sizeof(uint32));
+	memcpy(*versions, data + natts * ATTRIBUTE_FIXED_PART_SIZE,
+		   natts * sizeof(uint32));
+}
+
+/* Is this a part of what whoever reads a result is to have? */
+static bool
+is_result_frame(uint32 kind)
+{
+	return kind == FRAME_ROW || kind == FRAME_ROW_PART ||
+		kind == FRAME_ROW_DESCRIPTION || kind == FRAME_COMMAND ||
+		kind == FRAME_NOTICE;
+}
+
+/*
+ * Take over from a frame what it says of the job.  Returns whether it is to be
+ * kept as it is, too, for whoever reads the result.
+ *
+ * Of a job without a handle, only how it ended counts.  Where a command gives
+ * more than one result (a rule can do that), the last one counts, as it does
+ * for clients that send a simple-query message.
+ */
+static bool
 take_frame(Job *job, uint32 kind, char *data, Size size)
 {
-	MemoryContext oldcontext;
-	Notice	   *notice;
-
-	/* Of a job without a handle, only the outcome counts. */
-	if (job->forgotten && kind != FRAME_ERROR)
-		return;
+	bool		kept = is_result_frame(kind) && !job->lost && !job->forgotten;
+	CommandFrame *command = (CommandFrame *) data;
+	WarningsFrame *warnings = (WarningsFrame *) data;
 
 	switch (kind)
 	{
-		case FRAME_ROW_DESCRIPTION:
-			take_row_description(job, data, size);
-			break;
-
 		case FRAME_ROW:
-			if (job->part != NULL)
-			{
-				append_row_part(job, data, size);
-				store_row(job, job->part);
-				drop_row_part(job);
-			}
-			else
-				store_row(job, (MinimalTuple) data);
-			break;
-
 		case FRAME_ROW_PART:
-			append_row_part(job, data, size);
-			break;
-
 		case FRAME_NOTICE:
-			oldcontext = MemoryContextSwitchTo(job->context);
-			notice = palloc(sizeof(Notice));
-			notice->edata = parse_message(data, size);
-			dlist_push_tail(&job->notices, &notice->node);
-			MemoryContextSwitchTo(oldcontext);
 			break;
-
-		case FRAME_ERROR:
-			drop_row_part(job);
-			oldcontext = MemoryContextSwitchTo(job->context);
-			job->error = parse_message(data, size);
-			MemoryContextSwitchTo(oldcontext);
+		case FRAME_ROW_DESCRIPTION:
+			if (kept)
+				parse_row_description(data, size, &job->desc, &job->versions);
 			break;
-
 		case FRAME_COMMAND:
-			oldcontext = MemoryContextSwitchTo(job->context);
-			job->tags = lappend(job->tags,
-								pstrdup(((CommandFrame *) data)->tag));
-			job->row_count = ((CommandFrame *) data)->row_count;
-			MemoryContextSwitchTo(oldcontext);
+			job->ncommands++;
+			job->row_count = command->row_count;
+			strlcpy(job->command_tag, command->tag, COMPLETION_TAG_BUFSIZE);
 			break;
-
+		case FRAME_WARNINGS:
+			job->warnings = warnings->count;
+			job->last_warning = pstrdup(warnings->last);
+			convert_field(&job->last_warning, warnings->encoding);
+			break;
+		case FRAME_ERROR:
+			job->error = parse_message(data, size);
+			break;
 		default:
 			elog(ERROR, "unrecognized frame kind in result queue: %u", kind);
 	}
+	return kept;
+}
+
+/*
+ * Something that a job has said could not be taken over, for want of memory or
+ * disk space: the error that is being handled is that job's, and nobody
+ * else's.  What was kept of it goes, so that there is room again.
+ *
+ * There is no subtransaction, since nothing but memory and files was touched.
+ */
+static void
+blame_job(Job *job)
+{
+	static ErrorData out_of_memory = {
+		.elevel = ERROR,
+		.sqlerrcode = ERRCODE_OUT_OF_MEMORY,
+		.message = "out of memory",
+		.detail = "What the background job said could not be taken over. What it has committed stays."
+	};
+	ErrorData  *volatile error = &out_of_memory;
+
+	drop_spool(&job->spool);
+	job->lost = true;
+
+	MemoryContextSwitchTo(job->context);
+	PG_TRY();
+	{
+		error = CopyErrorData();
+		if (error->detail == NULL)
+			error->detail = out_of_memory.detail;
+	}
+	PG_CATCH();
+	{
+		/* There is not even memory for the error. */
+		error = &out_of_memory;
+	}
+	PG_END_TRY();
+	FlushErrorState();
+	if (job->error == NULL)
+		job->error = error;
+}
+
+/*
+ * Take over the frames of the message at hand, up to where the job is done.
+ * Returns what it then says, NULL where it is not.
+ */
+static DoneFrame *
+take_frames(Worker *worker)
+{
+	Job		   *job = worker->job;
+	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
+	DoneFrame  *done = NULL;
+	char	   *kept = NULL;	/* the first of those that are to be kept */
+
+	while (done == NULL && worker->message_pos < worker->message_size)
+	{
+		char	   *frame = worker->message + worker->message_pos;
+		FrameHeader *header = (FrameHeader *) frame;
+		char	   *data = frame + FRAME_HEADER_SIZE;
+
+		if (kept != NULL && !is_result_frame(header->kind))
+		{
+			add_to_spool(job, kept, frame - kept);
+			kept = NULL;
+		}
+
+		/* Where it cannot be taken over, we go on with the one after. */
+		worker->message_pos += frame_space(header->size);
+		if (header->kind == FRAME_DONE)
+			done = (DoneFrame *) data;
+		else if (take_frame(job, header->kind, data, header->size) &&
+				 kept == NULL)
+			kept = frame;
+	}
+	if (kept != NULL)
+		add_to_spool(job, kept,
+					 worker->message + worker->message_pos - kept);
+	MemoryContextSwitchTo(oldcontext);
+	return done;
 }
 
 /*
@@ -1708,13 +2115,32 @@ is_canceled(Job *job)
 		  job->error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN));
 }
 
+/* The error of a job that waited for its launcher while that waited for it */
+static ErrorData deadlock_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED,
+	.message = "deadlock detected",
+	.detail = "The background job waited for a lock that its session held, and the session waited for the job."
+};
+
 /* Count a job that has ended. */
 static void
 count_job(Job *job)
 {
 	static uint64 ended = 0;
 
+	/* A worker that died before it was handed its job */
+	if (!job->sent)
+		return;
 	job->end_number = ++ended;
+	if (job->submitted && !job->forgotten)
+	{
+		dlist_push_tail(&unused_jobs, &job->unused_node);
+		job->unused = true;
+		nunused_jobs++;
+	}
+	if (job->deadlocked && is_canceled(job))
+		job->error = &deadlock_error;
 	if (job->error == NULL)
 	{
 		stats.completed++;
@@ -1757,25 +2183,59 @@ worker_lost(Worker *worker)
 }
 
 /*
+ * Receive a message, without waiting.  One that there is no memory for cannot be
+ * left out: the queue is given up, and the job goes on to its end unheard.
+ */
+static shm_mq_result
+receive_message(Worker *worker)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	volatile shm_mq_result result = SHM_MQ_DETACHED;
+	void	   *data = NULL;
+
+	worker->message_pos = worker->message_size = 0;
+	PG_TRY();
+	{
+		Size		size;
+
+		result = shm_mq_receive(worker->results, &size, &data, true);
+		if (result == SHM_MQ_SUCCESS)
+		{
+			worker->message = data;
+			worker->message_size = size;
+		}
+	}
+	PG_CATCH();
+	{
+		if (worker->job != NULL)
+			blame_job(worker->job);
+		else
+			FlushErrorState();
+		MemoryContextSwitchTo(oldcontext);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
  * Receive what a worker has said, one message at a time, without waiting.
  * Returns false where it has said nothing.
  *
- * Where a frame raises an error, the next call goes on with the frame after.
+ * No error of this is the caller's: what could not be taken over is an error of
+ * the worker's job.
  */
 static bool
 pump_worker(Worker *worker)
 {
+	MemoryContext oldcontext = CurrentMemoryContext;
 	Job		   *job = worker->job;
+	DoneFrame  *volatile done = NULL;
 
 	if (worker->message_pos >= worker->message_size)
 	{
-		void	   *data;
-
-		switch (shm_mq_receive(worker->results, &worker->message_size,
-							   &data, true))
+		switch (receive_message(worker))
 		{
 			case SHM_MQ_WOULD_BLOCK:
-				worker->message_size = worker->message_pos = 0;
 				return false;
 			case SHM_MQ_DETACHED:
 				worker_lost(worker);
@@ -1783,30 +2243,32 @@ pump_worker(Worker *worker)
 			case SHM_MQ_SUCCESS:
 				break;
 		}
-		worker->message = data;
-		worker->message_pos = 0;
 	}
 
-	while (worker->message_pos < worker->message_size)
+	/* A worker that has no job may still say why it ends. */
+	if (job == NULL)
 	{
-		char	   *start = worker->message + worker->message_pos;
-		FrameHeader *header = (FrameHeader *) start;
-		char	   *data = start + FRAME_HEADER_SIZE;
+		worker->message_pos = worker->message_size;
+		return true;
+	}
 
-		worker->message_pos += FRAME_HEADER_SIZE + MAXALIGN(header->size);
+	PG_TRY();
+	{
+		done = take_frames(worker);
+	}
+	PG_CATCH();
+	{
+		blame_job(job);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	PG_END_TRY();
 
-		/* A worker that has no job may still say why it ends. */
-		if (job == NULL)
-			continue;
-		if (header->kind == FRAME_DONE)
-		{
-			job->canceled = ((DoneFrame *) data)->canceled;
-			job->execution = ((DoneFrame *) data)->execution;
-			count_job(job);
-			end_job(worker, ((DoneFrame *) data)->stays);
-			break;
-		}
-		take_frame(job, header->kind, data, header->size);
+	if (done != NULL)
+	{
+		job->canceled = done->canceled;
+		job->execution = done->execution;
+		count_job(job);
+		end_job(worker, done->stays);
 	}
 	return true;
 }
@@ -2054,6 +2516,8 @@ sleep_until(TimestampTz deadline, TimestampTz check_at)
 		events |= WL_TIMEOUT;
 		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 	}
+	/* A job may wait for all who have one. */
+	InvalidateCatalogSnapshotConditionally();
 	(void) WaitLatch(MyLatch, events, timeout,
 					 wait_event(&job_wait_event, "PgBackgroundJob"));
 	ResetLatch(MyLatch);
@@ -2061,12 +2525,10 @@ sleep_until(TimestampTz deadline, TimestampTz check_at)
 
 /*
  * Do all of these jobs that run wait for what this session holds?  Then cancel
- * them, and complain.
- *
- * Errors: 40P01.
+ * them, and return the first one.
  */
-static void
-check_deadlock(Job **set, int njobs)
+static Job *
+find_deadlock(Job **set, int njobs)
 {
 	Job		   *first = NULL;
 
@@ -2076,24 +2538,19 @@ check_deadlock(Job **set, int njobs)
 			continue;
 		/* One that was canceled is about to end. */
 		if (set[i]->cancel_requested || !is_deadlocked(set[i]->pid))
-			return;
+			return NULL;
 		if (first == NULL)
 			first = set[i];
 	}
-	if (first == NULL)
-		return;
 
-	for (int i = 0; i < njobs; i++)
+	for (int i = 0; first != NULL && i < njobs; i++)
 	{
-		if (set[i]->worker != NULL)
-			cancel_job(set[i]);
+		if (set[i]->worker == NULL)
+			continue;
+		set[i]->deadlocked = true;
+		cancel_job(set[i]);
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
-			 errmsg("deadlock detected"),
-			 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
-					   (int) first->pid),
-			 errhint("The job has been canceled.")));
+	return first;
 }
 
 /* Is the launcher asleep until just this job has ended? */
@@ -2112,11 +2569,15 @@ set_launcher_waits(Job **set, int njobs, bool waits)
  * What other jobs say meanwhile is received, too: one of them could be what
  * these wait for.
  *
- * Errors: 40P01 where there is no deadline and all of the jobs wait for a lock
- * that this session holds; they are canceled then.  Whatever interrupts us.
+ * Where there is no deadline and all of the jobs wait for what this session
+ * holds, they are canceled; that is the caller's error, unless he says that it
+ * is theirs.
+ *
+ * Errors: 40P01.  Whatever interrupts us.
  */
 static bool
-wait_for_progress(Job **set, int njobs, TimestampTz deadline)
+wait_for_progress(Job **set, int njobs, TimestampTz deadline,
+				  bool deadlock_is_theirs)
 {
 	TimestampTz check_at = 0;
 	Look		look = {.history = &launcher_looks, .limit = look_time};
@@ -2124,6 +2585,7 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline)
 	for (;;)
 	{
 		TimestampTz now;
+		bool		progress;
 
 		CHECK_FOR_INTERRUPTS();
 
@@ -2136,7 +2598,8 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline)
 					GetCurrentTimestamp() < deadline;
 			}
 		}
-		if (pump_workers() || look_again(&look))
+		progress = pump_workers();
+		if (!progress && look_again(&look))
 			continue;
 
 		now = GetCurrentTimestamp();
@@ -2144,11 +2607,21 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline)
 			return false;
 		if (deadline == 0 && check_at != 0 && now >= check_at)
 		{
-			check_deadlock(set, njobs);
+			Job		   *job = find_deadlock(set, njobs);
+
+			if (job != NULL && !deadlock_is_theirs)
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+						 errmsg("deadlock detected"),
+						 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
+								   (int) job->pid),
+						 errhint("The job has been canceled. What waits for the snapshots of others, as CREATE INDEX CONCURRENTLY does, can be run by CALL pg_background_run_all_v2().")));
 			check_at = 0;
 		}
 		if (deadline == 0 && check_at == 0)
 			check_at = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
+		if (progress)
+			continue;
 
 		set_launcher_waits(set, njobs, deadline == 0);
 		sleep_until(deadline, check_at);
@@ -2172,7 +2645,7 @@ static bool
 wait_for_job(Job *job, TimestampTz deadline)
 {
 	catch_up();
-	while (job->worker != NULL && wait_for_progress(&job, 1, deadline))
+	while (job->worker != NULL && wait_for_progress(&job, 1, deadline, false))
 		;
 	return job->worker == NULL;
 }
@@ -2290,6 +2763,12 @@ make_job(JobSpec *spec)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("label must not exceed %d bytes", LABEL_SIZE - 1)));
+	if (VARSIZE_ANY_EXHDR(spec->sql) + (spec->nparams > 0 ? spec->params->len : 0) >
+		MAX_JOB_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("SQL string and parameters must not exceed %d bytes together",
+						(int) MAX_JOB_SIZE)));
 	memset(&request, 0, sizeof(request));
 	login_user = choose_user(&request);
 
@@ -2301,7 +2780,6 @@ make_job(JobSpec *spec)
 	job = palloc0(sizeof(Job));
 	job->cookie = make_cookie();
 	job->context = context;
-	dlist_init(&job->notices);
 	job->progress_pct = -1;
 	job->user_id = GetUserId();
 	job->login_user = login_user;
@@ -2340,8 +2818,8 @@ enter_job(Job *job)
 
 /*
  * A process that has just started can have the PID of one that ended, of
- * which this session still has a job.  Where PIDs are handles, the old one
- * would be taken for the new one, so it is dropped.
+ * which this session still has a job.  Where PIDs are the handles of both (v1),
+ * the old one would be taken for the new one, so it is dropped.
  *
  * Errors: FATAL where the old job is of another user.  Then whoever uses the
  * old handle would get at a job of a user that he is not.
@@ -2351,11 +2829,13 @@ drop_stale_jobs(Job *job)
 {
 	dlist_mutable_iter iter;
 
+	if (!job->is_v1)
+		return;
 	dlist_foreach_modify(iter, &jobs)
 	{
 		Job		   *stale = dlist_container(Job, node, iter.cur);
 
-		if (stale == job || stale->pid != job->pid)
+		if (stale == job || !stale->is_v1 || stale->pid != job->pid)
 			continue;
 		if (stale->user_id != job->user_id)
 			ereport(FATAL,
@@ -2366,7 +2846,7 @@ drop_stale_jobs(Job *job)
 	}
 }
 
-/* How many jobs of the session have a worker? */
+/* How many jobs of the session run, but for those that were detached? */
 static int
 count_running_jobs(void)
 {
@@ -2374,7 +2854,11 @@ count_running_jobs(void)
 	int			running = 0;
 
 	dlist_foreach(iter, &workers)
-		running += dlist_container(Worker, node, iter.cur)->job != NULL;
+	{
+		Job		   *job = dlist_container(Worker, node, iter.cur)->job;
+
+		running += job != NULL && !job->forgotten;
+	}
 	return running;
 }
 
@@ -2606,6 +3090,7 @@ launch_job(JobSpec *spec, bool optional)
 	PG_TRY();
 	{
 		catch_up();
+		forget_unused_jobs();
 		(void) reap_workers(false);
 		heed_lower_limit();
 		acquired = acquire_worker(job, optional);
@@ -2634,6 +3119,32 @@ launch_job(JobSpec *spec, bool optional)
 	return job;
 }
 
+/* Raise again what a job has raised, an error or a notice. */
+static void
+raise_message(Job *job, ErrorData *message)
+{
+	ErrorData	edata = *message;
+	char	   *context = psprintf("background worker, pid %d", (int) job->pid);
+
+	/* The server takes these for constants, and keeps no copies. */
+	edata.filename = NULL;
+	edata.funcname = NULL;
+
+	/* A worker that ends does not end its launcher. */
+	edata.elevel = Min(edata.elevel, ERROR);
+	edata.context = edata.context != NULL ?
+		psprintf("%s\n%s", edata.context, context) : context;
+
+	/* The position is one in the job's string, not in the caller's. */
+	if (edata.cursorpos > 0 && edata.internalquery == NULL)
+	{
+		edata.internalpos = edata.cursorpos;
+		edata.internalquery = job->sql;
+		edata.cursorpos = 0;
+	}
+	ThrowErrorData(&edata);
+}
+
 /* ----------------------------------------------------------------
  *		The launcher: jobs that start when the transaction commits
  *
@@ -2659,26 +3170,55 @@ forget_pending_jobs(SubTransactionId subxact)
 }
 
 static void
+acquire_pending_worker(Job *job)
+{
+	JobEntry   *entry = hash_search(jobs_by_cookie, &job->cookie, HASH_ENTER,
+									NULL);
+
+	entry->job = job;
+	(void) acquire_worker(job, false);
+	job->launched_at = GetCurrentTimestamp();
+	publish_job(job);
+}
+
+/*
+ * Have a worker for each pending job.  While we wait for one, another may have
+ * died, such as for want of the right to connect.
+ *
+ * Errors: those of acquire_worker(), and why a worker has died.
+ */
+static void
 acquire_pending_workers(void)
 {
 	dlist_iter	iter;
 
+	catch_up();
+	dlist_foreach(iter, &pending_jobs)
+		acquire_pending_worker(dlist_container(Job, node, iter.cur));
+
 	dlist_foreach(iter, &pending_jobs)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
-		JobEntry   *entry;
 
-		(void) acquire_worker(job, false);
-		entry = hash_search(jobs_by_cookie, &job->cookie, HASH_ENTER, NULL);
-		entry->job = job;
-		job->launched_at = GetCurrentTimestamp();
-		publish_job(job);
+		if (job->worker == NULL)
+			raise_message(job, job->error);
 	}
 }
 
+/*
+ * The transaction has committed.  Nothing here fails.
+ *
+ * Without a worker is what was submitted by somebody's commit callback that was
+ * called after ours, in a transaction that has loaded this library only then.
+ */
 static void
 start_pending_jobs(void)
 {
+	static ErrorData too_late = {
+		.elevel = ERROR,
+		.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+		.message = "background job was submitted while its transaction was being committed"
+	};
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &pending_jobs)
@@ -2688,30 +3228,43 @@ start_pending_jobs(void)
 		dlist_delete(&job->node);
 		dlist_push_tail(&jobs, &job->node);
 		job->subxact = InvalidSubTransactionId;
-		send_request(job);
+		if (job->worker != NULL)
+		{
+			send_request(job);
+			continue;
+		}
+		job->error = &too_late;
+		ereport(WARNING,
+				(errcode(too_late.sqlerrcode),
+				 errmsg("%s", too_late.message)));
 	}
 }
+
+/* Are workers to be had at once for what is submitted now? */
+static bool committing = false;
 
 static void
 pending_xact_callback(XactEvent event, void *arg)
 {
-	if (dlist_is_empty(&pending_jobs))
-		return;
-
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			acquire_pending_workers();
+			if (!dlist_is_empty(&pending_jobs))
+				acquire_pending_workers();
+			committing = true;
 			break;
 		case XACT_EVENT_COMMIT:
+			committing = false;
 			start_pending_jobs();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has submitted background jobs to start on commit")));
+			if (!dlist_is_empty(&pending_jobs))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has submitted background jobs to start on commit")));
 			break;
 		case XACT_EVENT_ABORT:
+			committing = false;
 			forget_pending_jobs(InvalidSubTransactionId);
 			break;
 		default:
@@ -2756,6 +3309,8 @@ launch_on_commit(JobSpec *spec)
 	MemoryContextSwitchTo(oldcontext);
 	job->subxact = GetCurrentSubTransactionId();
 	dlist_push_tail(&pending_jobs, &job->node);
+	if (committing)
+		acquire_pending_worker(job);
 
 	if (!registered)
 	{
@@ -2774,10 +3329,10 @@ launch_on_commit(JobSpec *spec)
 static bool
 may_use_job(Job *job)
 {
-	return is_member_of_role(GetUserId(), job->user_id);
+	return has_privs_of_role(GetUserId(), job->user_id);
 }
 
-static Job *
+static void
 check_job_user(Job *job)
 {
 	if (!may_use_job(job))
@@ -2785,23 +3340,30 @@ check_job_user(Job *job)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for background worker with PID %d",
 						(int) job->pid)));
-	return job;
 }
 
-/* The job that a process was launched for last, or NULL. */
+/*
+ * The job that a PID is the handle of, else the last one that was launched for
+ * that process, or NULL.
+ */
 static Job *
 find_job_of_pid(int32 pid)
 {
 	dlist_iter	iter;
+	Job		   *last = NULL;
 
 	dlist_reverse_foreach(iter, &jobs)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
-		if (job->pid == pid)
+		if (job->pid != pid || job->delivered)
+			continue;
+		if (job->is_v1)
 			return job;
+		if (last == NULL)
+			last = job;
 	}
-	return NULL;
+	return last;
 }
 
 /*
@@ -2820,7 +3382,9 @@ get_job_v1(int32 pid)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("PID %d is not attached to this session", pid)));
-	return check_job_user(job);
+	check_job_user(job);
+	use_job(job);
+	return job;
 }
 
 /* The job that a PID and a cookie are the handle of, or NULL. */
@@ -2831,7 +3395,8 @@ find_job(int32 pid, int64 cookie)
 
 	if (jobs_by_cookie != NULL)
 		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
-	return entry != NULL && entry->job->pid == pid ? entry->job : NULL;
+	return entry != NULL && entry->job->pid == pid && !entry->job->delivered ?
+		entry->job : NULL;
 }
 
 /*
@@ -2853,7 +3418,9 @@ get_job_v2(int32 pid, int64 cookie)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cookie mismatch for PID %d", pid)));
 	}
-	return check_job_user(job);
+	check_job_user(job);
+	use_job(job);
+	return job;
 }
 
 static const char *
@@ -2884,63 +3451,77 @@ end_with_grace(Job *job, TimestampTz deadline)
 		TerminateBackgroundWorker(job->worker->handle);
 }
 
-/* Raise again what a job has raised, an error or a notice. */
+/* Keep a row that was read in a caller's tuplestore. */
 static void
-raise_message(Job *job, ErrorData *message)
+put_row(Tuplestorestate *store, MinimalTuple row)
 {
-	ErrorData	edata = *message;
-	char	   *context = psprintf("background worker, pid %d", (int) job->pid);
+	HeapTupleData tuple;
 
-	/* The server takes these for constants, and keeps no copies. */
-	edata.filename = NULL;
-	edata.funcname = NULL;
-
-	/* A worker that ends does not end its launcher. */
-	edata.elevel = Min(edata.elevel, ERROR);
-	edata.context = edata.context != NULL ?
-		psprintf("%s\n%s", edata.context, context) : context;
-
-	/* The position is one in the job's string, not in the caller's. */
-	if (edata.cursorpos > 0 && edata.internalquery == NULL)
-	{
-		edata.internalpos = edata.cursorpos;
-		edata.internalquery = job->sql;
-		edata.cursorpos = 0;
-	}
-	ThrowErrorData(&edata);
+	tuple.t_len = row->t_len + MINIMAL_TUPLE_OFFSET;
+	tuple.t_data = (HeapTupleHeader) ((char *) row - MINIMAL_TUPLE_OFFSET);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuplestore_puttuple(store, &tuple);
 }
 
+/*
+ * Raise a notice of a job again, unless it was raised by an earlier reading.
+ * number counts them from 1.  The context is reset.
+ */
 static void
-raise_notices(Job *job)
+raise_notice(Job *job, int64 number, SpoolScan *scan, MemoryContext context)
 {
-	while (!dlist_is_empty(&job->notices))
-	{
-		Notice	   *notice = dlist_container(Notice, node,
-											 dlist_pop_head_node(&job->notices));
+	MemoryContext oldcontext;
 
-		raise_message(job, notice->edata);
-		FreeErrorData(notice->edata);
-		pfree(notice);
-	}
-}
-
-/* Copy the rows that a job has kept to where its reader wants them. */
-static void
-copy_job_rows(Job *job, Tuplestorestate *store)
-{
-	TupleTableSlot *slot;
-
-	if (job->rows == NULL)
+	if (number <= job->notices_raised)
 		return;
+	job->notices_raised = number;
+	oldcontext = MemoryContextSwitchTo(context);
+	raise_message(job, parse_message(scan->data, scan->size));
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(context);
+}
 
-	slot = MakeSingleTupleTableSlot(job->desc, &TTSOpsMinimalTuple);
-	tuplestore_rescan(job->rows);
-	while (tuplestore_gettupleslot(job->rows, true, false, slot))
+/* Reading a job's result into a caller's tuplestore */
+typedef struct Reader
+{
+	Job		   *job;
+	SpoolScan		scan;
+	TupleDesc	expected;
+	Tuplestorestate *store;
+	MemoryContext notice_context;
+	bool		matches;		/* the rows at hand are what is expected */
+	int64		notices;		/* how many we have come across */
+} Reader;
+
+/* Do what a frame of the result asks for. */
+static void
+read_frame(Reader *reader)
+{
+	SpoolScan	   *scan = &reader->scan;
+	TupleDesc	desc;
+	uint32	   *versions;
+
+	switch (scan->kind)
 	{
-		CHECK_FOR_INTERRUPTS();
-		tuplestore_puttupleslot(store, slot);
+		case FRAME_ROW:
+			if (reader->matches)
+				put_row(reader->store, (MinimalTuple) scan->data);
+			break;
+		case FRAME_ROW_DESCRIPTION:
+			tuplestore_clear(reader->store);
+			reader->job->consumed = false;
+			parse_row_description(scan->data, scan->size, &desc, &versions);
+			reader->matches = find_mismatch(desc, versions,
+											reader->expected) < 0;
+			break;
+		case FRAME_NOTICE:
+			raise_notice(reader->job, ++reader->notices, scan,
+						 reader->notice_context);
+			break;
+		default:
+			break;
 	}
-	ExecDropSingleTupleTableSlot(slot);
 }
 
 /*
@@ -2949,34 +3530,50 @@ copy_job_rows(Job *job, Tuplestorestate *store)
  * Errors: 42804 where the caller's column list is not a single text column.
  */
 static void
-copy_job_tags(Job *job, Tuplestorestate *store, TupleDesc expected)
+read_tags(Reader *reader)
 {
-	ListCell   *lc;
+	TupleDesc	expected = reader->expected;
+	SpoolScan		scan;
 
 	if (expected->natts != 1 || TupleDescAttr(expected, 0)->atttypid != TEXTOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("remote query did not return a result set, but result rowtype is not a single text column")));
 
-	foreach(lc, job->tags)
+	begin_scan(&scan, reader->job);
+	while (next_frame(&scan))
 	{
-		Datum		value = CStringGetTextDatum((char *) lfirst(lc));
+		Datum		value;
 		bool		isnull = false;
 
-		tuplestore_putvalues(store, expected, &value, &isnull);
+		CHECK_FOR_INTERRUPTS();
+		if (scan.kind != FRAME_COMMAND)
+			continue;
+		value = CStringGetTextDatum(((CommandFrame *) scan.data)->tag);
+		tuplestore_putvalues(reader->store, expected, &value, &isnull);
+		pfree(DatumGetPointer(value));
 	}
 }
 
-/* Could all rows of a job be stored? */
+/*
+ * Read what a job has said so far.  Rows that the reader could take are not
+ * kept any longer; those that he could not, can still be read.
+ */
 static void
-check_complete(Job *job)
+read_spool(Reader *reader)
 {
-	if (job->rows_torn)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("the result of the job with PID %d is incomplete",
-						(int) job->pid),
-				 errdetail("A row could not be stored.")));
+	while (next_frame(&reader->scan))
+	{
+		CHECK_FOR_INTERRUPTS();
+		read_frame(reader);
+	}
+	if (reader->matches && reader->job->worker != NULL)
+	{
+		reader->job->consumed = true;
+		reader->job->notices_raised -= reader->notices;
+		reader->notices = 0;
+		trim_spool(&reader->scan);
+	}
 }
 
 /*
@@ -2985,46 +3582,204 @@ check_complete(Job *job)
  * caller's to raise, whatever columns were expected.
  *
  * Errors: 57014 where the deadline passes, 0 meaning that there is none; those
- * of check_row_type() and copy_job_tags(), after which the result can still be
+ * of check_row_type() and read_tags(), after which the result can still be
  * read.
  */
 static void
-read_job(Job *job, ReturnSetInfo *reader, TimestampTz deadline)
+read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
 {
-	TupleDesc	expected = reader->expectedDesc;
+	Reader		reader = {
+		.job = job,
+		.expected = rsinfo->expectedDesc,
+		.store = rsinfo->setResult
+	};
 
-	PG_TRY();
+	begin_scan(&reader.scan, job);
+	reader.notice_context = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_background notice",
+												  ALLOCSET_SMALL_SIZES);
+	for (;;)
 	{
-		if (job->desc == NULL || find_mismatch(job->desc, expected) < 0)
-		{
-			copy_job_rows(job, reader->setResult);
-			job->reader = reader;
-		}
-		raise_notices(job);
-		while (job->worker != NULL)
-		{
-			if (!wait_for_progress(&job, 1, deadline))
-				ereport(ERROR,
-						(errcode(ERRCODE_QUERY_CANCELED),
-						 errmsg("canceling background job due to timeout")));
-			raise_notices(job);
-		}
+		bool		ended = job->worker == NULL;
+
+		read_spool(&reader);
+		if (ended)
+			break;
+		if (!wait_for_progress(&job, 1, deadline, false))
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling background job due to timeout")));
 	}
-	PG_CATCH();
-	{
-		job->reader = NULL;
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	job->reader = NULL;
 
 	if (job->error != NULL)
 		return;
-	check_complete(job);
 	if (job->desc != NULL)
-		check_row_type(job->desc, expected);
+		check_row_type(job, reader.expected);
 	else
-		copy_job_tags(job, reader->setResult, expected);
+		read_tags(&reader);
+}
+
+/* ----------------------------------------------------------------
+ *		The launcher: how SQL calls us
+ *
+ * A catalog can be of another version of this extension, or of one like it: it
+ * says what arguments our functions get and what they return, and the server
+ * believes it.  So each function checks that it is declared as it is written.
+ *
+ * Types are letters there: i int4, l int8, t text, b bool, d float8, z
+ * timestamptz, o oid, j jsonb, v void, a text[], h an array of handles, w one of
+ * outcomes, and * the rest as VARIADIC.  Of an argument, a capital letter says that it may be
+ * null.  Of a result, (...) is a row with such columns, "r" the rows that a
+ * caller asks for; S before it says that it is a set.
+ * ----------------------------------------------------------------
+ */
+
+/* The columns of pg_background_outcome */
+#define OUTCOME			"(iltbbblttttz)"
+#define OUTCOME_COLUMNS	12
+
+static bool is_row_of(TupleDesc desc, const char *columns);
+
+/* Is this a type of arrays of such rows? */
+static bool
+is_array_of(Oid type, const char *columns)
+{
+	TupleDesc	desc;
+	bool		result;
+
+	type = get_element_type(type);
+	if (!OidIsValid(type) || get_typtype(type) != TYPTYPE_COMPOSITE)
+		return false;
+	desc = lookup_rowtype_tupdesc(type, -1);
+	result = is_row_of(desc, columns);
+	ReleaseTupleDesc(desc);
+	return result;
+}
+
+static bool
+is_type(Oid type, char letter)
+{
+	switch (pg_tolower(letter))
+	{
+		case 'i':
+			return type == INT4OID;
+		case 'l':
+			return type == INT8OID;
+		case 't':
+			return type == TEXTOID;
+		case 'b':
+			return type == BOOLOID;
+		case 'd':
+			return type == FLOAT8OID;
+		case 'z':
+			return type == TIMESTAMPTZOID;
+		case 'o':
+			return type == OIDOID;
+		case 'j':
+			return type == JSONBOID;
+		case 'v':
+			return type == VOIDOID;
+		case 'r':
+			return type == RECORDOID;
+		case 'a':
+			return type == TEXTARRAYOID;
+		case '*':
+			return type == ANYOID || type == TEXTARRAYOID;
+		case 'h':
+			return is_array_of(type, "(il)");
+		case 'w':
+			return is_array_of(type, OUTCOME);
+		default:
+			return false;
+	}
+}
+
+/* Has a row just these columns? */
+static bool
+is_row_of(TupleDesc desc, const char *columns)
+{
+	if (columns[0] != '(' || desc->natts != strlen(columns) - 2)
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		if (attr->attisdropped || !is_type(attr->atttypid, columns[i + 1]))
+			return false;
+	}
+	return true;
+}
+
+/* Is a function's result declared as it is written? */
+static bool
+is_result(Form_pg_proc proc, const char *result)
+{
+	TupleDesc	desc;
+
+	if (proc->proretset != (result[0] == 'S'))
+		return false;
+	if (proc->proretset)
+		result++;
+	if (result[0] != '(')
+		return is_type(proc->prorettype, result[0]);
+	return get_func_result_type(proc->oid, NULL, &desc) == TYPEFUNC_COMPOSITE &&
+		is_row_of(desc, result);
+}
+
+/* Are a function's arguments? */
+static bool
+are_arguments(Form_pg_proc proc, const char *args)
+{
+	if (proc->pronargs > strlen(args))
+		return false;
+	for (int i = 0; i < proc->pronargs; i++)
+	{
+		if (!is_type(proc->proargtypes.values[i], args[i]))
+			return false;
+	}
+	return OidIsValid(proc->provariadic) == (strchr(args, '*') != NULL);
+}
+
+/*
+ * Check that a function is declared as it is written, with at least so many of
+ * its arguments, and not called with nulls where it takes none.  Its literal
+ * "args" is how we remember, for the time of a query, that it was checked.
+ *
+ * Errors: 42P13, 22004.
+ */
+static void
+check_call(FunctionCallInfo fcinfo, int least, const char *args,
+		   const char *result)
+{
+	if (fcinfo->flinfo->fn_extra != (void *) args)
+	{
+		Oid			function = fcinfo->flinfo->fn_oid;
+		HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+		Form_pg_proc proc;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for function %u", function);
+		proc = (Form_pg_proc) GETSTRUCT(tuple);
+		if (proc->pronargs < least || !are_arguments(proc, args) ||
+			!is_result(proc, result))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+					 errmsg("function %s is not declared as this version of pg_background has it",
+							format_procedure(function)),
+					 errdetail("The catalog is that of another version."),
+					 errhint("Run ALTER EXTENSION pg_background UPDATE, or install the library of the version that the catalog has.")));
+		ReleaseSysCache(tuple);
+		fcinfo->flinfo->fn_extra = (void *) args;
+	}
+
+	for (int i = 0; i < PG_NARGS() && args[i] != '*'; i++)
+	{
+		if (PG_ARGISNULL(i) && args[i] >= 'a' && args[i] <= 'z')
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %d of %s must not be null", i + 1,
+							format_procedure(fcinfo->flinfo->fn_oid))));
+	}
 }
 
 /*
@@ -3060,14 +3815,13 @@ begin_set(FunctionCallInfo fcinfo)
 	return rsinfo;
 }
 
-/* Raise again a job's error, if it has one, and forget the job. */
+/* Raise a job's error again, and forget the job. */
 static void
 raise_job_error(Job *job)
 {
 	PG_TRY();
 	{
-		if (job->error != NULL)
-			raise_message(job, job->error);
+		raise_message(job, job->error);
 	}
 	PG_CATCH();
 	{
@@ -3075,7 +3829,6 @@ raise_job_error(Job *job)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	forget_job(job);
 }
 
 /* May the rows of a job be read? */
@@ -3093,13 +3846,65 @@ check_readable(Job *job)
 				 errmsg("results for PID %d have already been consumed",
 						(int) job->pid),
 				 errdetail("Reading them was interrupted.")));
+	if (job->being_read)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("results for PID %d are being read", (int) job->pid)));
+}
+
+/* The query that a result was delivered to */
+typedef struct Delivery
+{
+	MemoryContextCallback callback;
+	Job		   *job;
+} Delivery;
+
+/*
+ * That query ends.  Where it has failed, nobody can tell what of the result has
+ * come to its reader: the job has its handle again, and says that it is consumed.
+ */
+static void
+end_delivery(void *arg)
+{
+	Job		   *job = ((Delivery *) arg)->job;
+
+	if (!job->forgotten)
+	{
+		if (IsTransactionState())
+			forget_job(job);
+		else
+		{
+			job->delivered = false;
+			job->consumed = true;
+		}
+	}
+	unpin_job(job);
+}
+
+/*
+ * A job's result is in its reader's tuplestore.  The job has no handle any more,
+ * and is forgotten when the reader's query has ended.
+ */
+static void
+deliver_job(Job *job, ReturnSetInfo *rsinfo)
+{
+	MemoryContext query_context = rsinfo->econtext->ecxt_per_query_memory;
+	Delivery   *delivery = MemoryContextAlloc(query_context, sizeof(Delivery));
+
+	delivery->callback.func = end_delivery;
+	delivery->callback.arg = delivery;
+	delivery->job = job;
+	pin_job(job);
+	job->delivered = true;
+	drop_spool(&job->spool);
+	MemoryContextRegisterResetCallback(query_context, &delivery->callback);
 }
 
 /*
  * Return the result of a job as a set, and forget the job.
  *
- * Errors: 0A000 where the job was submitted, 55000 where an interrupted
- * reader has taken rows, those of begin_set() and read_job(), the job's own.
+ * Errors: 0A000 where the job was submitted, 55000 where another reader has
+ * taken rows, those of begin_set() and read_job(), the job's own.
  */
 static Datum
 return_result(FunctionCallInfo fcinfo, Job *job)
@@ -3109,18 +3914,29 @@ return_result(FunctionCallInfo fcinfo, Job *job)
 	check_readable(job);
 	rsinfo = begin_set(fcinfo);
 	read_job(job, rsinfo, 0);
-	raise_job_error(job);
+	if (job->error != NULL)
+		raise_job_error(job);
+	deliver_job(job, rsinfo);
 	return (Datum) 0;
 }
 
-/* Make a value of the composite type that a function returns. */
+/*
+ * Make a value of the composite type that a function returns.
+ *
+ * Errors: 42804 where that was altered since check_call().
+ */
 static Datum
-make_composite(FunctionCallInfo fcinfo, Datum *values, bool *isnull)
+make_composite(FunctionCallInfo fcinfo, const char *columns, Datum *values,
+			   bool *isnull)
 {
 	TupleDesc	desc;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		!is_row_of(desc, columns))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the result type of %s was altered",
+						format_procedure(fcinfo->flinfo->fn_oid))));
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 											 values, isnull));
 }
@@ -3134,7 +3950,7 @@ job_handle(FunctionCallInfo fcinfo, Job *job)
 
 	values[0] = Int32GetDatum((int32) job->pid);
 	values[1] = Int64GetDatum(job->cookie);
-	return make_composite(fcinfo, values, isnull);
+	return make_composite(fcinfo, "(il)", values, isnull);
 }
 
 /* What a launch function is called with: SQL string, queue size, label. */
@@ -3187,8 +4003,10 @@ PG_FUNCTION_INFO_V1(pg_background_launch);
 Datum
 pg_background_launch(PG_FUNCTION_ARGS)
 {
-	JobSpec		spec = launch_args(fcinfo);
+	JobSpec		spec;
 
+	check_call(fcinfo, 2, "TI", "i");
+	spec = launch_args(fcinfo);
 	spec.is_v1 = true;
 	PG_RETURN_INT32((int32) launch_job(&spec, false)->pid);
 }
@@ -3204,6 +4022,7 @@ PG_FUNCTION_INFO_V1(pg_background_result);
 Datum
 pg_background_result(PG_FUNCTION_ARGS)
 {
+	check_call(fcinfo, 1, "i", "Sr");
 	return return_result(fcinfo, get_job_v1(PG_GETARG_INT32(0)));
 }
 
@@ -3216,8 +4035,16 @@ PG_FUNCTION_INFO_V1(pg_background_detach);
 Datum
 pg_background_detach(PG_FUNCTION_ARGS)
 {
+	check_call(fcinfo, 1, "i", "v");
 	forget_job(get_job_v1(PG_GETARG_INT32(0)));
 	PG_RETURN_VOID();
+}
+
+/* The job whose handle is a function's first two arguments */
+static Job *
+job_arg(FunctionCallInfo fcinfo)
+{
+	return get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
 }
 
 /*
@@ -3232,8 +4059,10 @@ PG_FUNCTION_INFO_V1(pg_background_launch_v2);
 Datum
 pg_background_launch_v2(PG_FUNCTION_ARGS)
 {
-	JobSpec		spec = launch_args(fcinfo);
+	JobSpec		spec;
 
+	check_call(fcinfo, 2, "TIT", "(il)");
+	spec = launch_args(fcinfo);
 	return job_handle(fcinfo, launch_job(&spec, false));
 }
 
@@ -3249,8 +4078,10 @@ PG_FUNCTION_INFO_V1(pg_background_submit_v2);
 Datum
 pg_background_submit_v2(PG_FUNCTION_ARGS)
 {
-	JobSpec		spec = launch_args(fcinfo);
+	JobSpec		spec;
 
+	check_call(fcinfo, 2, "TIT", "(il)");
+	spec = launch_args(fcinfo);
 	spec.submitted = true;
 	return job_handle(fcinfo, launch_job(&spec, false));
 }
@@ -3266,8 +4097,8 @@ PG_FUNCTION_INFO_V1(pg_background_result_v2);
 Datum
 pg_background_result_v2(PG_FUNCTION_ARGS)
 {
-	return return_result(fcinfo, get_job_v2(PG_GETARG_INT32(0),
-											PG_GETARG_INT64(1)));
+	check_call(fcinfo, 2, "il", "Sr");
+	return return_result(fcinfo, job_arg(fcinfo));
 }
 
 /*
@@ -3279,7 +4110,8 @@ PG_FUNCTION_INFO_V1(pg_background_detach_v2);
 Datum
 pg_background_detach_v2(PG_FUNCTION_ARGS)
 {
-	forget_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)));
+	check_call(fcinfo, 2, "il", "v");
+	forget_job(job_arg(fcinfo));
 	PG_RETURN_VOID();
 }
 
@@ -3293,8 +4125,10 @@ PG_FUNCTION_INFO_V1(pg_background_cancel_v2);
 Datum
 pg_background_cancel_v2(PG_FUNCTION_ARGS)
 {
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	Job		   *job;
 
+	check_call(fcinfo, 2, "il", "v");
+	job = job_arg(fcinfo);
 	if (job->worker != NULL)
 		cancel_job(job);
 	PG_RETURN_VOID();
@@ -3313,9 +4147,12 @@ PG_FUNCTION_INFO_V1(pg_background_cancel_v2_grace);
 Datum
 pg_background_cancel_v2_grace(PG_FUNCTION_ARGS)
 {
-	int			grace = check_timeout(PG_GETARG_INT32(2), "grace period");
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	Job		   *job;
+	int			grace;
 
+	check_call(fcinfo, 3, "ili", "v");
+	grace = check_timeout(PG_GETARG_INT32(2), "grace period");
+	job = job_arg(fcinfo);
 	if (job->worker != NULL)
 		cancel_job(job);
 	end_with_grace(job, deadline_after(grace));
@@ -3333,7 +4170,8 @@ PG_FUNCTION_INFO_V1(pg_background_wait_v2);
 Datum
 pg_background_wait_v2(PG_FUNCTION_ARGS)
 {
-	(void) wait_for_job(get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1)), 0);
+	check_call(fcinfo, 2, "il", "v");
+	(void) wait_for_job(job_arg(fcinfo), 0);
 	PG_RETURN_VOID();
 }
 
@@ -3350,11 +4188,11 @@ PG_FUNCTION_INFO_V1(pg_background_wait_v2_timeout);
 Datum
 pg_background_wait_v2_timeout(PG_FUNCTION_ARGS)
 {
-	int			timeout = check_timeout(PG_GETARG_INT32(2), "timeout");
+	int			timeout;
 
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
-
-	PG_RETURN_BOOL(wait_for_job(job, deadline_after(timeout)));
+	check_call(fcinfo, 3, "ili", "b");
+	timeout = check_timeout(PG_GETARG_INT32(2), "timeout");
+	PG_RETURN_BOOL(wait_for_job(job_arg(fcinfo), deadline_after(timeout)));
 }
 
 /* What pg_background_list_v2() returns; until 1.9, there was no label */
@@ -3405,13 +4243,17 @@ PG_FUNCTION_INFO_V1(pg_background_list_v2);
 Datum
 pg_background_list_v2(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_set(fcinfo);
-	int			natts = rsinfo->setDesc->natts;
-	bool		matches = natts == lengthof(list_types) ||
-		natts == lengthof(list_types) - 1;
+	ReturnSetInfo *rsinfo;
+	int			natts;
+	bool		matches;
 	dlist_iter	iter;
 
+	check_call(fcinfo, 0, "", "Sr");
 	check_not_parallel();
+	rsinfo = begin_set(fcinfo);
+	natts = rsinfo->setDesc->natts;
+	matches = natts == lengthof(list_types) ||
+		natts == lengthof(list_types) - 1;
 	for (int i = 0; matches && i < natts; i++)
 		matches = TupleDescAttr(rsinfo->setDesc, i)->atttypid == list_types[i];
 	if (!matches)
@@ -3426,7 +4268,7 @@ pg_background_list_v2(PG_FUNCTION_ARGS)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
-		if (may_use_job(job))
+		if (!job->delivered && may_use_job(job))
 			list_job(job, rsinfo);
 	}
 	return (Datum) 0;
@@ -3437,6 +4279,20 @@ pg_background_list_v2(PG_FUNCTION_ARGS)
  * ----------------------------------------------------------------
  */
 
+/* Of a job's last command, how many rows; null before it has completed one */
+static Datum
+row_count(Job *job, bool *isnull)
+{
+	*isnull = job->ncommands == 0;
+	return Int64GetDatum(job->row_count);
+}
+
+static Datum
+command_tag(Job *job, bool *isnull)
+{
+	return text_or_null(job->ncommands > 0 ? job->command_tag : NULL, isnull);
+}
+
 /*
  * pg_background_full_sql_v2(pid int4, cookie int8) returns text
  *
@@ -3446,9 +4302,8 @@ PG_FUNCTION_INFO_V1(pg_background_full_sql_v2);
 Datum
 pg_background_full_sql_v2(PG_FUNCTION_ARGS)
 {
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
-
-	PG_RETURN_TEXT_P(cstring_to_text(job->sql));
+	check_call(fcinfo, 2, "il", "t");
+	PG_RETURN_TEXT_P(cstring_to_text(job_arg(fcinfo)->sql));
 }
 
 /*
@@ -3461,18 +4316,18 @@ PG_FUNCTION_INFO_V1(pg_background_result_info_v2);
 Datum
 pg_background_result_info_v2(PG_FUNCTION_ARGS)
 {
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	Job		   *job;
 	Datum		values[4];
 	bool		isnull[4] = {0};
 
+	check_call(fcinfo, 2, "il", "(ltbb)");
+	job = job_arg(fcinfo);
 	catch_up();
-	values[0] = Int64GetDatum(job->row_count);
-	isnull[0] = job->tags == NIL;
-	values[1] = text_or_null(job->tags != NIL ? llast(job->tags) : NULL,
-							 &isnull[1]);
+	values[0] = row_count(job, &isnull[0]);
+	values[1] = command_tag(job, &isnull[1]);
 	values[2] = BoolGetDatum(job->worker == NULL);
 	values[3] = BoolGetDatum(job->error != NULL);
-	return make_composite(fcinfo, values, isnull);
+	return make_composite(fcinfo, "(ltbb)", values, isnull);
 }
 
 /*
@@ -3485,11 +4340,13 @@ PG_FUNCTION_INFO_V1(pg_background_error_info_v2);
 Datum
 pg_background_error_info_v2(PG_FUNCTION_ARGS)
 {
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
 	ErrorData  *error;
 	Datum		values[5];
 	bool		isnull[5] = {0};
+	Job		   *job;
 
+	check_call(fcinfo, 2, "il", "(ttttt)");
+	job = job_arg(fcinfo);
 	catch_up();
 	error = job->error;
 	if (error == NULL)
@@ -3499,7 +4356,7 @@ pg_background_error_info_v2(PG_FUNCTION_ARGS)
 	values[2] = text_or_null(error->detail, &isnull[2]);
 	values[3] = text_or_null(error->hint, &isnull[3]);
 	values[4] = text_or_null(error->context, &isnull[4]);
-	return make_composite(fcinfo, values, isnull);
+	return make_composite(fcinfo, "(ttttt)", values, isnull);
 }
 
 /*
@@ -3512,10 +4369,12 @@ PG_FUNCTION_INFO_V1(pg_background_get_progress_v2);
 Datum
 pg_background_get_progress_v2(PG_FUNCTION_ARGS)
 {
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	Job		   *job;
 	Datum		values[2];
 	bool		isnull[2] = {0};
 
+	check_call(fcinfo, 2, "il", "(it)");
+	job = job_arg(fcinfo);
 	catch_up();
 	if (job->worker != NULL)
 		keep_progress(job, job->worker->shared);
@@ -3524,7 +4383,7 @@ pg_background_get_progress_v2(PG_FUNCTION_ARGS)
 	values[0] = Int32GetDatum(job->progress_pct);
 	values[1] = text_or_null(job->progress_msg[0] != '\0' ?
 							 job->progress_msg : NULL, &isnull[1]);
-	return make_composite(fcinfo, values, isnull);
+	return make_composite(fcinfo, "(it)", values, isnull);
 }
 
 /*
@@ -3541,6 +4400,7 @@ pg_background_progress(PG_FUNCTION_ARGS)
 {
 	char	   *message = "";
 
+	check_call(fcinfo, 2, "IT", "v");
 	if (my_shared == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -3560,8 +4420,29 @@ pg_background_progress(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* The columns of pg_background_outcome */
-#define OUTCOME_COLUMNS	12
+/*
+ * What became of a job: the SQLSTATE and the message of its error; or else, as
+ * the SQL standard has it, of class 01 where it has completed with warnings.
+ */
+static Datum
+job_sqlstate(Job *job, bool *isnull)
+{
+	if (job->error != NULL)
+		return text_or_null(unpack_sql_state(job->error->sqlerrcode), isnull);
+	return text_or_null(job->warnings > 0 ?
+						unpack_sql_state(ERRCODE_WARNING) : NULL, isnull);
+}
+
+static Datum
+job_message(Job *job, bool *isnull)
+{
+	if (job->error != NULL)
+		return text_or_null(job->error->message, isnull);
+	if (job->warnings <= 1)
+		return text_or_null(job->last_warning, isnull);
+	return text_or_null(psprintf("%s (the last of " INT64_FORMAT " warnings)",
+								 job->last_warning, job->warnings), isnull);
+}
 
 /* Fill in what became of a job; of a NULL job, nothing is known. */
 static void
@@ -3579,6 +4460,7 @@ job_outcome(Job *job, Datum *values, bool *isnull)
 	}
 
 	error = job->error;
+	use_job(job);
 	memset(isnull, 0, OUTCOME_COLUMNS * sizeof(bool));
 	values[0] = Int32GetDatum((int32) job->pid);
 	values[1] = Int64GetDatum(job->cookie);
@@ -3586,15 +4468,10 @@ job_outcome(Job *job, Datum *values, bool *isnull)
 	values[3] = BoolGetDatum(job->consumed);
 	values[4] = BoolGetDatum(job->worker == NULL);
 	values[5] = BoolGetDatum(error != NULL);
-	values[6] = Int64GetDatum(job->row_count);
-	isnull[6] = job->tags == NIL;
-	values[7] = text_or_null(job->tags != NIL ? llast(job->tags) : NULL,
-							 &isnull[7]);
-	values[8] = text_or_null(error != NULL ?
-							 unpack_sql_state(error->sqlerrcode) : NULL,
-							 &isnull[8]);
-	values[9] = text_or_null(error != NULL ? error->message : NULL,
-							 &isnull[9]);
+	values[6] = row_count(job, &isnull[6]);
+	values[7] = command_tag(job, &isnull[7]);
+	values[8] = job_sqlstate(job, &isnull[8]);
+	values[9] = job_message(job, &isnull[9]);
 	values[10] = text_or_null(job->label, &isnull[10]);
 	values[11] = TimestampTzGetDatum(job->launched_at);
 }
@@ -3606,6 +4483,23 @@ look_up_job(int32 pid, int64 cookie)
 	Job		   *job = find_job(pid, cookie);
 
 	return job != NULL && may_use_job(job) ? job : NULL;
+}
+
+/* What became of the job whose handle a function gets. */
+static void
+outcome_arg(FunctionCallInfo fcinfo, Datum *values, bool *isnull)
+{
+	Job		   *job = NULL;
+
+	catch_up();
+	for (int i = 0; i < 2; i++)
+	{
+		isnull[i] = PG_ARGISNULL(i);
+		values[i] = isnull[i] ? (Datum) 0 : PG_GETARG_DATUM(i);
+	}
+	if (!isnull[0] && !isnull[1])
+		job = look_up_job(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	job_outcome(job, values, isnull);
 }
 
 /*
@@ -3622,12 +4516,9 @@ pg_background_outcome_v2(PG_FUNCTION_ARGS)
 	Datum		values[OUTCOME_COLUMNS];
 	bool		isnull[OUTCOME_COLUMNS] = {0};
 
-	catch_up();
-	values[0] = PG_GETARG_DATUM(0);
-	values[1] = PG_GETARG_DATUM(1);
-	job_outcome(look_up_job(PG_GETARG_INT32(0), PG_GETARG_INT64(1)),
-				values, isnull);
-	return make_composite(fcinfo, values, isnull);
+	check_call(fcinfo, 2, "IL", OUTCOME);
+	outcome_arg(fcinfo, values, isnull);
+	return make_composite(fcinfo, OUTCOME, values, isnull);
 }
 
 /* to_jsonb() of a row */
@@ -3667,15 +4558,11 @@ pg_background_status_v2(PG_FUNCTION_ARGS)
 	Datum		values[OUTCOME_COLUMNS];
 	bool		isnull[OUTCOME_COLUMNS] = {0};
 
+	check_call(fcinfo, 2, "IL", "j");
 	for (int i = 0; i < OUTCOME_COLUMNS; i++)
 		TupleDescInitEntry(desc, i + 1, names[i], types[i], -1, 0);
 	finish_tuple_desc(desc);
-
-	catch_up();
-	values[0] = PG_GETARG_DATUM(0);
-	values[1] = PG_GETARG_DATUM(1);
-	job_outcome(look_up_job(PG_GETARG_INT32(0), PG_GETARG_INT64(1)),
-				values, isnull);
+	outcome_arg(fcinfo, values, isnull);
 	return row_to_jsonb(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 														  values, isnull)));
 }
@@ -3693,6 +4580,7 @@ pg_background_stats_v2(PG_FUNCTION_ARGS)
 	Datum		values[7];
 	bool		isnull[7] = {0};
 
+	check_call(fcinfo, 0, "", "(llllidi)");
 	catch_up();
 	values[0] = Int64GetDatum(stats.launched);
 	values[1] = Int64GetDatum(stats.completed);
@@ -3703,7 +4591,7 @@ pg_background_stats_v2(PG_FUNCTION_ARGS)
 	values[5] = Float8GetDatum(stats.completed > 0 ?
 							   stats.execution / 1000.0 / stats.completed : 0);
 	values[6] = Int32GetDatum(max_workers);
-	return make_composite(fcinfo, values, isnull);
+	return make_composite(fcinfo, "(llllidi)", values, isnull);
 }
 
 /* ----------------------------------------------------------------
@@ -3724,12 +4612,45 @@ forget_jobs(bool running_too)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
-		if (!may_use_job(job) || (job->worker != NULL && !running_too))
+		if (job->delivered || !may_use_job(job) ||
+			(job->worker != NULL && !running_too))
 			continue;
 		forget_job(job);
 		count++;
 	}
 	return count;
+}
+
+/*
+ * DISCARD ALL gives the session to another client, who must not have its jobs:
+ * they are forgotten.  Its workers may stay, they were reset.
+ */
+static void
+discard_all(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &jobs)
+		forget_job(dlist_container(Job, node, iter.cur));
+	memset(&stats, 0, sizeof(stats));
+	dlist_foreach_modify(iter, &workers)
+		stats.launched += dlist_container(Worker, node, iter.cur)->job != NULL;
+}
+
+/* The server runs a command that is no query. */
+static void
+run_utility(PlannedStmt *pstmt, const char *sql, bool keep_tree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *environment, DestReceiver *receiver,
+			QueryCompletion *qc)
+{
+	bool		discards_all = IsA(pstmt->utilityStmt, DiscardStmt) &&
+		((DiscardStmt *) pstmt->utilityStmt)->target == DISCARD_ALL;
+
+	(next_utility_hook != NULL ? next_utility_hook : standard_ProcessUtility)
+		(pstmt, sql, keep_tree, context, params, environment, receiver, qc);
+	if (discards_all)
+		discard_all();
 }
 
 /*
@@ -3741,6 +4662,7 @@ PG_FUNCTION_INFO_V1(pg_background_detach_all_v2);
 Datum
 pg_background_detach_all_v2(PG_FUNCTION_ARGS)
 {
+	check_call(fcinfo, 0, "", "i");
 	PG_RETURN_INT32(forget_jobs(true));
 }
 
@@ -3753,6 +4675,7 @@ PG_FUNCTION_INFO_V1(pg_background_purge_v2);
 Datum
 pg_background_purge_v2(PG_FUNCTION_ARGS)
 {
+	check_call(fcinfo, 0, "", "i");
 	PG_RETURN_INT32(forget_jobs(false));
 }
 
@@ -3804,6 +4727,7 @@ PG_FUNCTION_INFO_V1(pg_background_cancel_all_v2);
 Datum
 pg_background_cancel_all_v2(PG_FUNCTION_ARGS)
 {
+	check_call(fcinfo, 0, "", "i");
 	PG_RETURN_INT32(cancel_jobs(NULL, 0));
 }
 
@@ -3820,6 +4744,7 @@ PG_FUNCTION_INFO_V1(pg_background_cancel_by_label_v2);
 Datum
 pg_background_cancel_by_label_v2(PG_FUNCTION_ARGS)
 {
+	check_call(fcinfo, 2, "TI", "i");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -3867,16 +4792,21 @@ handle_args(FunctionCallInfo fcinfo, int arg, int *count)
 	for (int i = 0; i < *count; i++)
 	{
 		HeapTupleHeader tuple;
-		bool		isnull = true;
+		Datum		pid;
+		Datum		cookie;
+		bool		pid_isnull;
+		bool		cookie_isnull;
 
 		handles[i].isnull = nulls[i];
 		if (nulls[i])
 			continue;
 		tuple = DatumGetHeapTupleHeader(elems[i]);
-		handles[i].pid = DatumGetInt32(GetAttributeByNum(tuple, 1, &isnull));
-		handles[i].isnull |= isnull;
-		handles[i].cookie = DatumGetInt64(GetAttributeByNum(tuple, 2, &isnull));
-		handles[i].isnull |= isnull;
+		pid = GetAttributeByNum(tuple, 1, &pid_isnull);
+		cookie = GetAttributeByNum(tuple, 2, &cookie_isnull);
+		handles[i].isnull = pid_isnull || cookie_isnull;
+		/* Where int8 is passed by reference, there is nothing to look at. */
+		handles[i].pid = pid_isnull ? 0 : DatumGetInt32(pid);
+		handles[i].cookie = cookie_isnull ? 0 : DatumGetInt64(cookie);
 	}
 	return handles;
 }
@@ -3895,12 +4825,16 @@ PG_FUNCTION_INFO_V1(pg_background_drain_v2);
 Datum
 pg_background_drain_v2(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_set(fcinfo);
-	TimestampTz deadline = wait_limit(fcinfo, 1);
+	ReturnSetInfo *rsinfo;
+	TimestampTz deadline;
 	int			count;
-	Handle	   *handles = handle_args(fcinfo, 0, &count);
+	Handle	   *handles;
 
+	check_call(fcinfo, 2, "HI", "S" OUTCOME);
 	check_not_parallel();
+	rsinfo = begin_set(fcinfo);
+	deadline = wait_limit(fcinfo, 1);
+	handles = handle_args(fcinfo, 0, &count);
 	for (int i = 0; i < count; i++)
 	{
 		Job		   *job = look_up_job(handles[i].pid, handles[i].cookie);
@@ -3955,14 +4889,18 @@ PG_FUNCTION_INFO_V1(pg_background_wait_any_v2);
 Datum
 pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 {
-	TimestampTz deadline = wait_limit(fcinfo, 1);
+	TimestampTz deadline;
 	int			count;
-	Handle	   *handles = handle_args(fcinfo, 0, &count);
-	Job		  **set = palloc(Max(count, 1) * sizeof(Job *));
+	Handle	   *handles;
+	Job		  **set;
 	Job		   *ended;
 	int			njobs = 0;
 
+	check_call(fcinfo, 2, "HI", "(il)");
 	check_not_parallel();
+	deadline = wait_limit(fcinfo, 1);
+	handles = handle_args(fcinfo, 0, &count);
+	set = palloc(Max(count, 1) * sizeof(Job *));
 	for (int i = 0; i < count; i++)
 	{
 		if (!handles[i].isnull)
@@ -3973,7 +4911,7 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 
 	catch_up();
 	while ((ended = first_to_end(set, njobs)) == NULL &&
-		   wait_for_progress(set, njobs, deadline))
+		   wait_for_progress(set, njobs, deadline, false))
 		;
 	if (ended == NULL)
 		PG_RETURN_NULL();
@@ -3984,6 +4922,9 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
  *		SQL functions: launch, wait and forget in one call
  * ----------------------------------------------------------------
  */
+
+/* The columns of pg_background_run_result, see check_call() */
+#define RUN_RESULT	"(ibbbltttl)"
 
 /* How long a job that has run into its caller's time-out may take to end */
 #define RUN_GRACE	1000
@@ -4039,18 +4980,25 @@ run_job_now(FunctionCallInfo fcinfo, JobSpec *spec, TimestampTz deadline)
 	values[1] = BoolGetDatum(!timed_out);
 	values[2] = BoolGetDatum(timed_out);
 	values[3] = BoolGetDatum(job->error != NULL);
-	values[4] = Int64GetDatum(job->row_count);
-	isnull[4] = job->tags == NIL;
-	values[5] = text_or_null(job->tags != NIL ? llast(job->tags) : NULL,
-							 &isnull[5]);
-	values[6] = text_or_null(job->error != NULL ?
-							 unpack_sql_state(job->error->sqlerrcode) : NULL,
-							 &isnull[6]);
-	values[7] = text_or_null(job->error != NULL ? job->error->message : NULL,
-							 &isnull[7]);
+	values[4] = row_count(job, &isnull[4]);
+	values[5] = command_tag(job, &isnull[5]);
+	values[6] = job_sqlstate(job, &isnull[6]);
+	values[7] = job_message(job, &isnull[7]);
 	values[8] = Int64GetDatum(elapsed_since_launch(job));
 	forget_job(job);
-	return make_composite(fcinfo, values, isnull);
+	return make_composite(fcinfo, RUN_RESULT, values, isnull);
+}
+
+/* What a run function is called with: SQL string, queue size, time, label. */
+static JobSpec
+run_args(FunctionCallInfo fcinfo)
+{
+	JobSpec		spec = {0};
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	spec.label = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	return spec;
 }
 
 /*
@@ -4067,11 +5015,10 @@ PG_FUNCTION_INFO_V1(pg_background_run_v2);
 Datum
 pg_background_run_v2(PG_FUNCTION_ARGS)
 {
-	JobSpec		spec = {0};
+	JobSpec		spec;
 
-	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
-	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
-	spec.label = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	check_call(fcinfo, 4, "TIIT", RUN_RESULT);
+	spec = run_args(fcinfo);
 	return run_job_now(fcinfo, &spec, wait_limit(fcinfo, 2));
 }
 
@@ -4090,14 +5037,15 @@ PG_FUNCTION_INFO_V1(pg_background_run_query_v2);
 Datum
 pg_background_run_query_v2(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_set(fcinfo);
-	TimestampTz deadline = wait_limit(fcinfo, 2);
-	JobSpec		spec = {0};
+	ReturnSetInfo *rsinfo;
+	TimestampTz deadline;
+	JobSpec		spec;
 	Job		   *job;
 
-	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
-	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
-	spec.label = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	check_call(fcinfo, 4, "TIITT", "Sr");
+	rsinfo = begin_set(fcinfo);
+	deadline = wait_limit(fcinfo, 2);
+	spec = run_args(fcinfo);
 	job = launch_job(&spec, false);
 	PG_TRY();
 	{
@@ -4109,7 +5057,9 @@ pg_background_run_query_v2(PG_FUNCTION_ARGS)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	raise_job_error(job);
+	if (job->error != NULL)
+		raise_job_error(job);
+	forget_job(job);
 	return (Datum) 0;
 }
 
@@ -4126,8 +5076,10 @@ PG_FUNCTION_INFO_V1(pg_background_submit_on_commit_v2);
 Datum
 pg_background_submit_on_commit_v2(PG_FUNCTION_ARGS)
 {
-	JobSpec		spec = launch_args(fcinfo);
+	JobSpec		spec;
 
+	check_call(fcinfo, 2, "TIT", "v");
+	spec = launch_args(fcinfo);
 	spec.submitted = true;
 	launch_on_commit(&spec);
 	PG_RETURN_VOID();
@@ -4195,6 +5147,7 @@ pg_background_launch_params_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec = {0};
 
+	check_call(fcinfo, 2, "T*", "(il)");
 	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	params_args(fcinfo, &spec);
 	return job_handle(fcinfo, launch_job(&spec, false));
@@ -4212,6 +5165,7 @@ pg_background_submit_params_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec = {0};
 
+	check_call(fcinfo, 2, "T*", "(il)");
 	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	spec.submitted = true;
 	params_args(fcinfo, &spec);
@@ -4230,6 +5184,7 @@ pg_background_run_params_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec = {0};
 
+	check_call(fcinfo, 2, "T*", RUN_RESULT);
 	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	params_args(fcinfo, &spec);
 	return run_job_now(fcinfo, &spec, 0);
@@ -4240,15 +5195,117 @@ pg_background_run_params_v2(PG_FUNCTION_ARGS)
  * ----------------------------------------------------------------
  */
 
-/* The description of a set of command tags */
-static TupleDesc
-tag_desc(void)
+/* The objects of a result, one by one */
+typedef struct JsonbReader
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	Job		   *job;
+	ReturnSetInfo *rsinfo;
+	MemoryContext row_context;
+	TupleTableSlot *slot;		/* of the rows at hand */
+} JsonbReader;
 
-	TupleDescInitEntry(desc, 1, "command_tag", TEXTOID, -1, 0);
-	finish_tuple_desc(desc);
-	return desc;
+/* A job that has ended: what its rows are, or a set of command tags */
+static TupleDesc
+jsonb_row_type(Job *job)
+{
+	TupleDesc	desc;
+
+	if (job->desc != NULL)
+	{
+		check_row_type(job, job->desc);
+		desc = CreateTupleDescCopy(job->desc);
+	}
+	else
+	{
+		desc = CreateTemplateTupleDesc(1);
+		TupleDescInitEntry(desc, 1, "command_tag", TEXTOID, -1, 0);
+		finish_tuple_desc(desc);
+	}
+	return BlessTupleDesc(desc);
+}
+
+/* Put a row, or the tag of a command, into a slot.  Others are left out. */
+static bool
+fill_slot(SpoolScan *scan, Job *job, TupleTableSlot *slot)
+{
+	if (scan->kind == FRAME_ROW)
+		ExecStoreMinimalTuple((MinimalTuple) scan->data, slot, false);
+	else if (scan->kind == FRAME_COMMAND && job->desc == NULL)
+	{
+		ExecClearTuple(slot);
+		slot->tts_values[0] =
+			CStringGetTextDatum(((CommandFrame *) scan->data)->tag);
+		slot->tts_isnull[0] = false;
+		ExecStoreVirtualTuple(slot);
+	}
+	else
+		return false;
+	return true;
+}
+
+/*
+ * Read a job's rows as objects.  Casts of the user may run meanwhile, and do
+ * with the job what they like.
+ */
+static void
+read_jsonb(Job *job, ReturnSetInfo *rsinfo)
+{
+	TupleDesc	desc = jsonb_row_type(job);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, job->desc != NULL ?
+													&TTSOpsMinimalTuple :
+													&TTSOpsVirtual);
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "pg_background row",
+													  ALLOCSET_DEFAULT_SIZES);
+	SpoolScan		last;
+	SpoolScan		scan;
+
+	/* Of several results, the last one counts. */
+	begin_scan(&scan, job);
+	last = scan;
+	while (job->desc != NULL && next_frame(&scan))
+	{
+		if (scan.kind == FRAME_ROW_DESCRIPTION)
+			last.pos = scan.pos;
+	}
+
+	while (next_frame(&last))
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(row_context);
+
+		CHECK_FOR_INTERRUPTS();
+		if (fill_slot(&last, job, slot))
+		{
+			Datum		object = row_to_jsonb(ExecFetchSlotHeapTupleDatum(slot));
+			bool		isnull = false;
+
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
+								 &object, &isnull);
+		}
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextReset(row_context);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Raise all notices of a job that were not raised yet.
+ */
+static void
+raise_notices(Job *job)
+{
+	SpoolScan		scan;
+	int64		number = 0;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_background notice",
+												  ALLOCSET_SMALL_SIZES);
+
+	begin_scan(&scan, job);
+	while (next_frame(&scan))
+	{
+		if (scan.kind == FRAME_NOTICE)
+			raise_notice(job, ++number, &scan, context);
+	}
 }
 
 /*
@@ -4258,66 +5315,38 @@ tag_desc(void)
  * object; or its command tags, where it returned none.
  *
  * Errors: those of check_readable() and wait_for_progress(), the job's own,
- * 0A000 for a column of anonymous record type.
+ * 0A000 for a column that no caller can take.
  */
 PG_FUNCTION_INFO_V1(pg_background_result_jsonb_v2);
 Datum
 pg_background_result_jsonb_v2(PG_FUNCTION_ARGS)
 {
-	Job		   *job = get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
+	Job		   *job;
 	ReturnSetInfo *rsinfo;
-	TupleDesc	desc;
-	TupleTableSlot *slot;
-	MemoryContext row_context;
 
+	check_call(fcinfo, 2, "il", "Sj");
+	job = job_arg(fcinfo);
 	check_readable(job);
 	rsinfo = begin_set(fcinfo);
-	while (job->worker != NULL)
-	{
-		(void) wait_for_progress(&job, 1, 0);
-		raise_notices(job);
-	}
+	(void) wait_for_job(job, 0);
 	raise_notices(job);
 	if (job->error != NULL)
 		raise_job_error(job);
-	check_complete(job);
 
-	if (job->desc == NULL)
+	pin_job(job);
+	job->being_read = true;
+	PG_TRY();
 	{
-		desc = tag_desc();
-		job->rows = begin_job_rows(job);
-		copy_job_tags(job, job->rows, desc);
+		read_jsonb(job, rsinfo);
+		if (!job->forgotten)
+			deliver_job(job, rsinfo);
 	}
-	else
+	PG_FINALLY();
 	{
-		desc = job->desc;
-		check_row_type(desc, desc);
+		job->being_read = false;
+		unpin_job(job);
 	}
-
-	row_context = AllocSetContextCreate(CurrentMemoryContext,
-										"pg_background row",
-										ALLOCSET_DEFAULT_SIZES);
-	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
-	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	if (job->rows != NULL)
-		tuplestore_rescan(job->rows);
-	while (job->rows != NULL &&
-		   tuplestore_gettupleslot(job->rows, true, false, slot))
-	{
-		Datum		object;
-		bool		isnull = false;
-		MemoryContext oldcontext;
-
-		CHECK_FOR_INTERRUPTS();
-		oldcontext = MemoryContextSwitchTo(row_context);
-		object = row_to_jsonb(ExecFetchSlotHeapTupleDatum(slot));
-		MemoryContextSwitchTo(oldcontext);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
-							 &object, &isnull);
-		MemoryContextReset(row_context);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	forget_job(job);
+	PG_END_TRY();
 	return (Datum) 0;
 }
 
@@ -4333,6 +5362,11 @@ typedef struct RunAll
 	int			ncommands;
 	int			concurrency;
 	bool		stop_on_error;
+
+	/* Where the outcomes go: a set, or an array of this type */
+	ReturnSetInfo *rsinfo;
+	Oid			outcome_type;
+	Datum		outcomes;
 
 	Job		  **jobs;			/* of each command, NULL before it is launched */
 	int64	   *elapsed;		/* milliseconds */
@@ -4386,53 +5420,16 @@ run_all_launch(RunAll *run)
 		job = launch_job(&spec, run->nrunning > 0);
 		if (job == NULL)
 			return;
+		pin_job(job);
 		run->running[run->nrunning] = job;
 		run->numbers[run->nrunning++] = run->next;
 		run->jobs[run->next++] = job;
 	}
 }
 
-/* Run all the commands, and let none go on where we cannot. */
-static void
-run_all(RunAll *run)
-{
-	spare_idle_timeout = INT_MAX;
-	PG_TRY();
-	{
-		for (;;)
-		{
-			run_all_collect(run);
-			if (run->stopped)
-			{
-				for (int i = 0; i < run->nrunning; i++)
-				{
-					if (!run->running[i]->cancel_requested)
-						cancel_job(run->running[i]);
-				}
-			}
-			else
-				run_all_launch(run);
-			if (run->nrunning == 0)
-				break;
-			(void) wait_for_progress(run->running, run->nrunning, 0);
-		}
-	}
-	PG_CATCH();
-	{
-		spare_idle_timeout = SPARE_IDLE_TIMEOUT;
-		for (int i = 0; i < run->next; i++)
-			abandon_job(run->jobs[i]);
-		release_idle_workers(max_idle_workers);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
-	release_idle_workers(max_idle_workers);
-}
-
 /* Return a row for each command; of one that was not launched, only its number. */
 static void
-run_all_return(RunAll *run, ReturnSetInfo *rsinfo)
+run_all_return(RunAll *run)
 {
 	for (int i = 0; i < run->ncommands; i++)
 	{
@@ -4448,11 +5445,132 @@ run_all_return(RunAll *run, ReturnSetInfo *rsinfo)
 			job_outcome(job, &values[1], &isnull[1]);
 			values[OUTCOME_COLUMNS + 1] = Int64GetDatum(run->elapsed[i]);
 		}
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
+		tuplestore_putvalues(run->rsinfo->setResult, run->rsinfo->setDesc,
 							 values, isnull);
-		if (job != NULL)
-			forget_job(job);
 	}
+}
+
+/* The same as an array */
+static void
+run_all_array(RunAll *run)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_copy(run->outcome_type, -1);
+	Datum	   *elems = palloc(Max(run->ncommands, 1) * sizeof(Datum));
+
+	desc = BlessTupleDesc(desc);
+	for (int i = 0; i < run->ncommands; i++)
+	{
+		Datum		values[OUTCOME_COLUMNS] = {0};
+		bool		isnull[OUTCOME_COLUMNS];
+
+		memset(isnull, true, sizeof(isnull));
+		if (i < run->next)
+			job_outcome(run->jobs[i], values, isnull);
+		elems[i] = HeapTupleGetDatum(heap_form_tuple(desc, values, isnull));
+	}
+	run->outcomes = PointerGetDatum(construct_array(elems, run->ncommands,
+													run->outcome_type, -1,
+													false, TYPALIGN_DOUBLE));
+}
+
+/* Forget all the jobs; none goes on that has not ended. */
+static void
+run_all_end(RunAll *run)
+{
+	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
+	for (int i = 0; i < run->next; i++)
+	{
+		abandon_job(run->jobs[i]);
+		unpin_job(run->jobs[i]);
+	}
+	release_idle_workers(max_idle_workers);
+}
+
+/* Cancel those that run, since one has failed. */
+static void
+run_all_stop(RunAll *run)
+{
+	for (int i = 0; i < run->nrunning; i++)
+	{
+		if (!run->running[i]->cancel_requested)
+			cancel_job(run->running[i]);
+	}
+}
+
+/*
+ * Run all the commands, and let none go on where we cannot.
+ *
+ * One that can only wait for this session fails, and the others go on.
+ */
+static void
+run_all(RunAll *run)
+{
+	spare_idle_timeout = INT_MAX;
+	PG_TRY();
+	{
+		for (;;)
+		{
+			run_all_collect(run);
+			if (run->stopped)
+				run_all_stop(run);
+			else
+				run_all_launch(run);
+			if (run->nrunning == 0)
+				break;
+			(void) wait_for_progress(run->running, run->nrunning, 0, true);
+		}
+		if (run->rsinfo != NULL)
+			run_all_return(run);
+		else
+			run_all_array(run);
+	}
+	PG_CATCH();
+	{
+		run_all_end(run);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	run_all_end(run);
+}
+
+/*
+ * Take apart what a function is called with to run a list of commands, which is
+ * not null.
+ *
+ * Errors: 22004 for a command that is null, 22023 for a negative concurrency.
+ */
+static void
+run_all_args(FunctionCallInfo fcinfo, RunAll *run)
+{
+	Datum	   *elems;
+	bool	   *nulls;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elems, &nulls, &run->ncommands);
+	run->commands = palloc(Max(run->ncommands, 1) * sizeof(text *));
+	for (int i = 0; i < run->ncommands; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("command %d must not be null", i + 1)));
+		run->commands[i] = DatumGetTextPP(elems[i]);
+	}
+
+	run->concurrency = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	if (run->concurrency < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("concurrency must not be negative")));
+	if (run->concurrency == 0)
+		run->concurrency = max_workers;
+	run->concurrency = Min(run->concurrency, Max(run->ncommands, 1));
+	run->stop_on_error = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+
+	run->jobs = palloc0(Max(run->ncommands, 1) * sizeof(Job *));
+	run->elapsed = palloc(Max(run->ncommands, 1) * sizeof(int64));
+	run->running = palloc(run->concurrency * sizeof(Job *));
+	run->numbers = palloc(run->concurrency * sizeof(int));
 }
 
 /*
@@ -4472,42 +5590,62 @@ PG_FUNCTION_INFO_V1(pg_background_run_all_v2);
 Datum
 pg_background_run_all_v2(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_set(fcinfo);
 	RunAll		run = {0};
-	Datum	   *elems;
-	bool	   *nulls;
 
+	check_call(fcinfo, 3, "AIB", "S(liltbbblttttzl)");
+	run.rsinfo = begin_set(fcinfo);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elems, &nulls, &run.ncommands);
-	run.commands = palloc(Max(run.ncommands, 1) * sizeof(text *));
-	for (int i = 0; i < run.ncommands; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("command %d must not be null", i + 1)));
-		run.commands[i] = DatumGetTextPP(elems[i]);
-	}
-
-	run.concurrency = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
-	if (run.concurrency < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("concurrency must not be negative")));
-	if (run.concurrency == 0)
-		run.concurrency = max_workers;
-	run.concurrency = Min(run.concurrency, Max(run.ncommands, 1));
-	run.stop_on_error = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
-
-	run.jobs = palloc0(Max(run.ncommands, 1) * sizeof(Job *));
-	run.elapsed = palloc(Max(run.ncommands, 1) * sizeof(int64));
-	run.running = palloc(run.concurrency * sizeof(Job *));
-	run.numbers = palloc(run.concurrency * sizeof(int));
+	run_all_args(fcinfo, &run);
 	run_all(&run);
-	run_all_return(&run, rsinfo);
 	return (Datum) 0;
+}
+
+/*
+ * Hold no snapshot while we wait, since there are commands that wait for all who
+ * have one.  That can be done in a procedure that may commit, as in one that
+ * has just done so.
+ *
+ * Errors: XX000 where code further up has a snapshot of its own.
+ */
+static void
+let_go_of_snapshots(FunctionCallInfo fcinfo)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+
+	if (call != NULL && IsA(call, CallContext) && !call->atomic &&
+		!IsolationUsesXactSnapshot())
+		ForgetPortalSnapshots();
+}
+
+/*
+ * procedure pg_background_run_all_v2(commands text[], concurrency int4,
+ *				stop_on_error bool, INOUT outcomes pg_background_outcome[])
+ *
+ * The same for CALL, which holds no snapshot meanwhile, so that commands which
+ * wait for those of others, as CREATE INDEX CONCURRENTLY does, do not wait for
+ * us.  What is given for outcomes does not matter.
+ *
+ * Errors: the same.
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_all_procedure);
+Datum
+pg_background_run_all_procedure(PG_FUNCTION_ARGS)
+{
+	RunAll		run = {0};
+	bool		isnull = PG_ARGISNULL(0);
+
+	check_call(fcinfo, 4, "AIBW", "(w)");
+	if (!isnull)
+	{
+		run_all_args(fcinfo, &run);
+		run.outcome_type =
+			get_element_type(get_fn_expr_argtype(fcinfo->flinfo, 3));
+		let_go_of_snapshots(fcinfo);
+		run_all(&run);
+		EnsurePortalSnapshotExists();
+	}
+	return make_composite(fcinfo, "(w)", &run.outcomes, &isnull);
 }
 
 /* ----------------------------------------------------------------
@@ -4559,9 +5697,11 @@ PG_FUNCTION_INFO_V1(pg_background_workers_v2);
 Datum
 pg_background_workers_v2(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	ReturnSetInfo *rsinfo;
 	pg_atomic_uint32 *segments = worker_segments();
 
+	check_call(fcinfo, 0, "", "S(iiooottzt)");
+	rsinfo = begin_set(fcinfo);
 	for (int i = 0; i < MaxBackends; i++)
 	{
 		dsm_handle	handle = pg_atomic_read_u32(&segments[i]);
@@ -4610,12 +5750,6 @@ static bool
 is_output_wanted(void)
 {
 	return !output_discard && pg_atomic_read_u32(&my_shared->discard) == 0;
-}
-
-static uint32
-frame_space(Size size)
-{
-	return FRAME_HEADER_SIZE + MAXALIGN(size);
 }
 
 /*
@@ -4713,6 +5847,41 @@ output_is_send_pending(void)
 	return output.len > 0;
 }
 
+/* Warnings of the job that is running */
+static WarningsFrame job_warnings;
+
+/* A field of the server's protocol messages for errors and notices, or NULL */
+static const char *
+message_field(const char *body, size_t size, char code)
+{
+	const char *field = body;
+
+	while (field < body + size && field[0] != '\0')
+	{
+		if (field[0] == code)
+			return field + 1;
+		field += strlen(field) + 1;
+	}
+	return NULL;
+}
+
+/* Take note of a warning, which nobody may ever read. */
+static void
+note_warning(const char *body, size_t size)
+{
+	const char *severity = message_field(body, size, PG_DIAG_SEVERITY_NONLOCALIZED);
+	const char *message = message_field(body, size, PG_DIAG_MESSAGE_PRIMARY);
+	int			encoding = pg_get_client_encoding();
+
+	if (severity == NULL || message == NULL || strcmp(severity, "WARNING") != 0)
+		return;
+	job_warnings.count++;
+	job_warnings.encoding = encoding;
+	strlcpy(job_warnings.last, message,
+			1 + pg_encoding_mbcliplen(encoding, message, strlen(message),
+									  LAST_ERROR_SIZE - 1));
+}
+
 static int
 output_putmessage(char type, const char *body, size_t size)
 {
@@ -4720,6 +5889,8 @@ output_putmessage(char type, const char *body, size_t size)
 	uint32		encoding = pg_hton32((uint32) pg_get_client_encoding());
 	char	   *data;
 
+	if (type == 'N')
+		note_warning(body, size);
 	if (type == 'E')
 		kind = FRAME_ERROR;
 	else if (type == 'N' && is_output_wanted())
@@ -4791,16 +5962,46 @@ leave_last_words(int code, Datum arg)
  * ----------------------------------------------------------------
  */
 
+/* Does this type go with the session, as a temporary table's row type? */
+static bool
+is_temporary_type(Oid type)
+{
+	HeapTuple	tuple;
+	bool		result;
+
+	if (type < FirstNormalObjectId)
+		return false;
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	result = isAnyTempNamespace(((Form_pg_type) GETSTRUCT(tuple))->typnamespace);
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Send a description of the rows that follow. */
 static void
 receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
 {
-	char	   *data = append_frame(FRAME_ROW_DESCRIPTION,
-									desc->natts * ATTRIBUTE_FIXED_PART_SIZE);
+	Size		size = desc->natts * (ATTRIBUTE_FIXED_PART_SIZE + sizeof(uint32));
+	char	   *data = palloc(Max(size, 1));
+	char	   *versions = data + desc->natts * ATTRIBUTE_FIXED_PART_SIZE;
 
 	for (int i = 0; i < desc->natts; i++)
-		memcpy(data + i * ATTRIBUTE_FIXED_PART_SIZE, TupleDescAttr(desc, i),
-			   ATTRIBUTE_FIXED_PART_SIZE);
+	{
+		Form_pg_attribute attr = (Form_pg_attribute)
+			(data + i * ATTRIBUTE_FIXED_PART_SIZE);
+		uint32		version = 0;
+
+		memcpy(attr, TupleDescAttr(desc, i), ATTRIBUTE_FIXED_PART_SIZE);
+		if (is_temporary_type(attr->atttypid))
+			attr->atttypid = InvalidOid;
+		else
+			version = type_version(attr->atttypid);
+		memcpy(versions + i * sizeof(uint32), &version, sizeof(version));
+	}
+	memcpy(append_frame(FRAME_ROW_DESCRIPTION, size), data, size);
+	pfree(data);
 }
 
 /*
@@ -5312,6 +6513,11 @@ run_string(const char *sql, JobParams *params)
 
 	if (IsTransactionOrTransactionBlock())
 	{
+		if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+					 errmsg("the background job left a transaction open, and what it did there was rolled back"),
+					 errhint("End the transaction with COMMIT.")));
 		ereport(WARNING,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("the background job left a transaction open, which is rolled back")));
@@ -5453,6 +6659,7 @@ run_job(Request *request)
 
 	output_discard = request->discard;
 	job_timed_out = false;
+	job_warnings.count = 0;
 
 	PG_TRY();
 	{
@@ -5496,6 +6703,9 @@ run_job(Request *request)
 		pg_atomic_write_u64(&my_shared->idle_since, (uint64) end);
 		pg_atomic_write_u32(&my_shared->state, WORKER_READY);
 	}
+	if (job_warnings.count > 0)
+		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
+			   &job_warnings, sizeof(WarningsFrame));
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
 	done->stays = stays;

@@ -58,8 +58,10 @@ SELECT * FROM pg_temp.tags('BEGIN; INSERT INTO audit VALUES (''three''); COMMIT;
 SELECT * FROM pg_temp.tags('BEGIN ISOLATION LEVEL SERIALIZABLE; SAVEPOINT s; INSERT INTO audit VALUES (''undone''); ROLLBACK TO s; INSERT INTO audit VALUES (''four''); RELEASE s; COMMIT AND CHAIN; ROLLBACK');
 SELECT entry FROM audit ORDER BY 1;
 
--- one that is left open is rolled back, with a warning
+-- one that is left open is rolled back, which is an error where it has done
+-- something (Hardening 24), and a warning else
 SELECT * FROM pg_temp.tags('BEGIN; INSERT INTO audit VALUES (''undone'')');
+\echo :LAST_ERROR_SQLSTATE
 SELECT * FROM pg_background_result(pg_background_launch('BEGIN; SELECT 1')) AS (n int);
 SELECT count(*) FROM audit WHERE entry = 'undone';
 

@@ -89,8 +89,11 @@ RESET regress.thaw;
 
 -- a transaction left open, or failed
 CREATE TABLE noted (note text);
-SELECT * FROM compare('BEGIN; SAVEPOINT s; INSERT INTO noted VALUES (''in an open transaction'')', 'SELECT count(*) FROM noted');
-SELECT * FROM compare('BEGIN; INSERT INTO noted VALUES (''in an open transaction'')', 'SELECT pg_current_xact_id_if_assigned() IS NOT NULL');
+SELECT * FROM compare('BEGIN; SAVEPOINT s; LOCK TABLE noted IN ACCESS SHARE MODE', 'SELECT count(*) FROM pg_locks WHERE relation = ''noted''::regclass AND pid = pg_backend_pid() AND mode = ''AccessShareLock''');
+SELECT * FROM compare('BEGIN ISOLATION LEVEL SERIALIZABLE', 'SELECT current_setting(''transaction_isolation'')');
+SELECT has_error, sqlstate FROM pg_background_run_v2('BEGIN; INSERT INTO noted VALUES (''in an open transaction'')');
+SELECT * FROM compare('SELECT 1', 'SELECT pg_current_xact_id_if_assigned() IS NOT NULL');
+SELECT count(*) FROM noted;
 SELECT run('SELECT pg_backend_pid()::text') AS pid \gset
 SELECT run('BEGIN; INSERT INTO noted VALUES (''in a failed transaction''); SELECT 1 / 0');
 SELECT run('SELECT concat_ws('' '', pg_backend_pid() = ' || :pid || ', (SELECT count(*) FROM noted))');

@@ -1,0 +1,163 @@
+-- A function of the library is called with whatever some catalog declares: it
+-- checks that, and raises an error where it cannot serve.
+--
+-- Hardening 1, Known failure 24.
+
+CREATE SCHEMA other;
+SET search_path = other;
+CREATE TYPE pg_background_handle AS (pid int4, cookie int8);
+CREATE TYPE pg_background_stats AS (
+    workers_launched int8, workers_completed int8, workers_failed int8, workers_canceled int8,
+    workers_timed_out int8, workers_active int4, avg_execution_ms float8, max_workers int4);
+CREATE TYPE pg_background_result_info AS (
+    row_count int8, command_tag text, completed bool, has_error bool,
+    started_at timestamptz, finished_at timestamptz);
+CREATE TYPE pg_background_error AS (
+    sqlstate text, message text, detail text, hint text, context text,
+    schema_name text, table_name text, column_name text, constraint_name text);
+CREATE TYPE pg_background_outcome AS (
+    pid int4, cookie int8, state text, consumed bool, completed bool, has_error bool,
+    row_count int8, command_tag text, sqlstate text, error_message text, label text,
+    launched_at timestamptz);
+CREATE TYPE pg_background_run_result AS (
+    pid int4, cookie int8, state text, consumed bool, completed bool, has_error bool,
+    row_count int8, command_tag text, sqlstate text, error_message text, label text,
+    launched_at timestamptz, timed_out bool, elapsed_ms int8);
+
+-- SQLSTATE and message of what fails; of a missing symbol, its message alone
+-- names the library's file
+CREATE FUNCTION raised(command text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE command;
+    RETURN 'nothing';
+EXCEPTION WHEN OTHERS THEN
+    RETURN sqlstate || ': ' || regexp_replace(sqlerrm, '".*/', '"');
+END $$;
+
+-- What 2.0 declares, under the symbols that it has in common with 1.x
+CREATE FUNCTION launch(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle
+AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C STRICT;
+CREATE FUNCTION launch(sql text, queue_size int4, label text) RETURNS pg_background_handle
+AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C;
+CREATE FUNCTION launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle
+AS '$libdir/pg_background', 'pg_background_launch_v2' LANGUAGE C STRICT;
+CREATE FUNCTION result(pid int4, cookie int8) RETURNS SETOF record
+AS '$libdir/pg_background', 'pg_background_result' LANGUAGE C STRICT;
+CREATE FUNCTION detach(pid int4, cookie int8) RETURNS void
+AS '$libdir/pg_background', 'pg_background_detach' LANGUAGE C STRICT;
+CREATE FUNCTION cancel_v2(pid int4, cookie int8, grace_ms int4 DEFAULT 0) RETURNS void
+AS '$libdir/pg_background', 'pg_background_cancel_v2' LANGUAGE C STRICT;
+CREATE FUNCTION wait_v2(pid int4, cookie int8, timeout_ms int4 DEFAULT 0) RETURNS bool
+AS '$libdir/pg_background', 'pg_background_wait_v2' LANGUAGE C STRICT;
+CREATE FUNCTION list_v2() RETURNS SETOF record
+AS '$libdir/pg_background', 'pg_background_list_v2' LANGUAGE C;
+CREATE FUNCTION stats_v2() RETURNS pg_background_stats
+AS '$libdir/pg_background', 'pg_background_stats_v2' LANGUAGE C;
+CREATE FUNCTION result_info_v2(pid int4, cookie int8) RETURNS pg_background_result_info
+AS '$libdir/pg_background', 'pg_background_result_info_v2' LANGUAGE C STRICT;
+CREATE FUNCTION error_info_v2(pid int4, cookie int8) RETURNS pg_background_error
+AS '$libdir/pg_background', 'pg_background_error_info_v2' LANGUAGE C STRICT;
+CREATE FUNCTION run_v2(sql text, queue_size int4 DEFAULT 0, timeout_ms int4 DEFAULT 0, label text DEFAULT NULL)
+RETURNS pg_background_run_result
+AS '$libdir/pg_background', 'pg_background_run_v2' LANGUAGE C;
+
+SELECT raised($$SELECT launch('select 1')$$);
+SELECT raised($$SELECT launch('select 1', 0, NULL)$$);
+SELECT raised($$SELECT (launch('select 1')).pid$$);
+SELECT raised($$SELECT result(1, 2)$$);
+SELECT raised($$SELECT * FROM result(1, 2) AS (a int)$$);
+SELECT raised($$SELECT detach(1, 2)$$);
+SELECT raised($$SELECT cancel_v2(1, 2)$$);
+SELECT raised($$SELECT wait_v2(1, 2)$$);
+SELECT raised($$SELECT stats_v2()$$);
+SELECT raised($$SELECT run_v2('select 1')$$);
+-- what it has in common
+SELECT pid, cookie FROM launch_v2('SELECT 1 / 0') \gset
+SELECT count(*) FROM list_v2() AS (pid int4, cookie int8, launched_at timestamptz, user_id oid,
+    queue_size int4, state text, sql_preview text, last_error text, consumed bool, label text);
+SELECT raised(format('SELECT result_info_v2(%s, %s)', :pid, :cookie));
+SELECT raised(format('SELECT error_info_v2(%s, %s)', :pid, :cookie));
+
+-- Every function of the library, declared to return something else, a set, or a
+-- row that is too short or too long, and to take other things, or nothing. Some
+-- of these are by chance what the function is.
+RESET search_path;
+CREATE EXTENSION pg_background;
+CREATE TYPE other.short AS (pid int4);
+CREATE TYPE other.long AS (pid int4, cookie int8, a text, b text, c text, d text, e text, f text,
+    g text, h text, i text, j text, k text, l text, m text, n text);
+CREATE FUNCTION other.message(command text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE command;
+    RETURN 'nothing';
+EXCEPTION WHEN OTHERS THEN
+    RETURN sqlstate;
+END $$;
+CREATE VIEW other.symbol AS
+SELECT p.prosrc AS name
+FROM pg_depend d
+JOIN pg_proc p ON p.oid = d.objid
+JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
+WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_background') AND d.classid = 'pg_proc'::regclass
+GROUP BY p.prosrc;
+
+DO $$
+DECLARE
+    symbol record;
+    arguments text;
+    result text;
+    call text;
+    got text;
+BEGIN
+    FOR symbol IN SELECT * FROM other.symbol ORDER BY name COLLATE "C" LOOP
+        FOREACH arguments IN ARRAY array['', 'text', 'int4', 'text, int4', 'int4, int4', 'float8, int8',
+            'text, int4, int4', 'int8[]', 'int4, int8, int4, int4, int4, int4, int4, int4']
+        LOOP
+            FOREACH result IN ARRAY array['void', 'int4', 'text', 'bool', 'other.short', 'other.long', 'SETOF int4',
+                'SETOF other.short', 'SETOF other.long', 'TABLE (a int4, b text)', 'int4[]']
+            LOOP
+                EXECUTE format('CREATE FUNCTION other.f(%s) RETURNS %s AS %L, %L LANGUAGE C',
+                    arguments, result, '$libdir/pg_background', symbol.name);
+                call := regexp_replace(arguments, '\w+(\[\])?', 'NULL', 'g');
+                got := other.message(format('SELECT * FROM other.f(%s) AS f', call));
+                IF got NOT IN ('42P13', '22004') THEN
+                    RAISE NOTICE '%(%) returns %: %', symbol.name, arguments, result, got;
+                END IF;
+                EXECUTE format('DROP FUNCTION other.f(%s)', arguments);
+            END LOOP;
+        END LOOP;
+    END LOOP;
+END $$;
+
+-- nulls, where the catalog does not say STRICT
+DO $$
+DECLARE
+    f record;
+BEGIN
+    FOR f IN SELECT p.oid::regprocedure AS name, p.proname,
+                    (SELECT string_agg('NULL::' || t::regtype, ', ') FROM unnest(p.proargtypes) t) AS nulls
+             FROM pg_proc p JOIN other.symbol s ON s.name = p.prosrc
+             WHERE p.proisstrict AND p.pronamespace = 'public'::regnamespace AND p.pronargs > 0
+             ORDER BY p.oid::regprocedure::text COLLATE "C"
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s CALLED ON NULL INPUT', f.name);
+        RAISE NOTICE '%: %', f.name, other.message(format('SELECT * FROM %I(%s)%s', f.proname, f.nulls,
+            CASE WHEN f.proname ~ 'result(_v2)?$' THEN ' AS (a int)' ELSE '' END));
+    END LOOP;
+END $$;
+
+-- a result type that is altered
+SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1') \gset
+ALTER TYPE pg_background_outcome ADD ATTRIBUTE more int4;
+SELECT other.message(format('SELECT pg_background_outcome_v2(%s, %s)', :pid, :cookie));
+ALTER TYPE pg_background_outcome DROP ATTRIBUTE more, DROP ATTRIBUTE label;
+SELECT other.message(format('SELECT pg_background_outcome_v2(%s, %s)', :pid, :cookie));
+SELECT other.message(format('SELECT pg_background_drain_v2(array[(%s, %s)::pg_background_handle])', :pid, :cookie));
+ALTER TYPE pg_background_handle DROP ATTRIBUTE cookie;
+SELECT other.message('SELECT pg_background_launch_v2(''SELECT 1'')');
+SELECT other.message(format('SELECT pg_background_wait_any_v2(array[ROW(%s)::pg_background_handle])', :pid));
+SELECT pg_background_detach_all_v2() > 0 AS some;
+
+SET client_min_messages = warning;
+DROP EXTENSION pg_background CASCADE;
+DROP SCHEMA other CASCADE;
