@@ -11,14 +11,14 @@ JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = 
 JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
 JOIN pg_language l ON l.oid = p.prolang
 WHERE e.extname = 'pg_background'
-ORDER BY p.proname COLLATE "C", p.pronargs;
+ORDER BY p.proname COLLATE "C", pg_get_function_arguments(p.oid) COLLATE "C";
 
--- all of them are so
+-- all of them are so, but for a type's input and output
 SELECT count(*) FILTER (WHERE p.provolatile <> 'v' OR p.proparallel <> 'u') AS not_volatile_or_safe
 FROM pg_depend d
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
-WHERE e.extname = 'pg_background';
+WHERE e.extname = 'pg_background' AND p.proname !~ '^pg_background_untyped_';
 
 SELECT c.relname, CASE c.relkind WHEN 'c' THEN 'type' WHEN 'v' THEN 'view' ELSE c.relkind::text END,
        string_agg(a.attname || ' ' || a.atttypid::regtype, ', ' ORDER BY a.attnum)

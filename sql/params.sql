@@ -64,6 +64,35 @@ SELECT bool_and(s.same AND s.is_null AND s.type_there = type::regtype), count(*)
 SELECT pid, cookie FROM pg_background_launch_params_v2('SELECT pg_typeof($1), $1, pg_typeof($2), $2 IS NULL, pg_typeof($3), $4', 'literal', NULL, '1'::bigint, 7) \gset
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (t1 regtype, v1 text, t2 regtype, n2 bool, t3 regtype, v4 int);
 
+-- Hardening 27: clients that leave the types of their parameters open, as a
+-- PREPARE without types does. They are text; what has a type keeps it.
+PREPARE launch AS SELECT pid, cookie FROM pg_background_launch_params_v2($1, $2, $3);
+PREPARE submit AS SELECT pid, cookie FROM pg_background_submit_params_v2($1, $2);
+PREPARE run AS SELECT row_count, sqlstate, error_message FROM pg_background_run_params_v2($1, $2, $3, 'literal', NULL);
+SELECT name, parameter_types FROM pg_prepared_statements WHERE name IN ('launch', 'submit', 'run') ORDER BY name;
+EXECUTE launch('SELECT $1, pg_typeof($1), $2 IS NULL, pg_typeof($2)', 'it''s', NULL) \gset
+SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (v1 text, t1 regtype, n2 bool, t2 regtype);
+EXECUTE launch('SELECT $1::int + $2::int', 1, '2') \gset
+SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (sum int);
+EXECUTE submit('SELECT $1', 'x') \gset
+SELECT pg_background_wait_v2(:pid, :cookie);
+SELECT row_count, sqlstate FROM pg_background_outcome_v2(:pid, :cookie);
+SELECT pg_background_detach_v2(:pid, :cookie);
+EXECUTE run('SELECT FROM (VALUES ($1), ($2), ($3), ($4)) v (t) WHERE pg_typeof(t) = ''text''::regtype', 'x', 'y');
+EXECUTE run(NULL, 'x', 'y');
+-- beside others that have types, the server cannot know
+PREPARE mixed AS SELECT pg_background_run_params_v2($1, $2, 3);
+PREPARE mixed AS SELECT pg_background_run_params_v2($1, $2, 'x'::text);
+PREPARE mixed AS SELECT row_count, sqlstate FROM pg_background_run_params_v2($1, $2::text, 3);
+EXECUTE mixed('SELECT $1 || $2', 'x');
+DEALLOCATE launch;
+DEALLOCATE submit;
+DEALLOCATE run;
+DEALLOCATE mixed;
+-- the type is for that alone: nothing else becomes it
+SELECT castsource::regtype, casttarget::regtype, castcontext
+FROM pg_cast WHERE 'pg_background_untyped'::regtype IN (castsource, casttarget);
+
 -- arrays and records as plpgsql has them
 DO $$
 DECLARE

@@ -25,14 +25,14 @@ LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
 LEFT JOIN pg_class c ON c.oid = t.typrelid
 LEFT JOIN pg_class v ON d.classid = 'pg_class'::regclass AND v.oid = d.objid
 LEFT JOIN pg_init_privs pip ON pip.classoid = d.classid AND pip.objoid = d.objid AND pip.objsubid = 0
-WHERE e.extname = 'pg_background' AND (t.oid IS NULL OR c.relkind = 'c');
+WHERE e.extname = 'pg_background' AND (t.oid IS NULL OR c.relkind = 'c' OR t.typname = 'pg_background_untyped');
 
 -- A fresh install of each version, and what differs from it.
 CREATE EXTENSION pg_background VERSION '1.7';
 CREATE TABLE fresh AS SELECT '1.7' AS version, * FROM extension_catalog;
 DROP EXTENSION pg_background;
 CREATE EXTENSION pg_background;
-INSERT INTO fresh SELECT '1.11' AS version, * FROM extension_catalog;
+INSERT INTO fresh SELECT '1.12' AS version, * FROM extension_catalog;
 DROP EXTENSION pg_background;
 CREATE VIEW difference AS
 WITH this AS (SELECT e.extversion AS version, c.* FROM extension_catalog c, pg_extension e WHERE e.extname = 'pg_background')
@@ -134,7 +134,8 @@ DROP VIEW regress_jobs;
 DROP EXTENSION pg_background;
 
 -- Also where 1.6 had been given another schema, which its objects ignored, and
--- where its privileges had been changed.
+-- where its privileges had been changed. Hardening 29: they move to that schema,
+-- and others' grants and views stay.
 CREATE EXTENSION pg_background SCHEMA "regress Schema" VERSION '1.6';
 GRANT ALL ON FUNCTION public.pg_background_launch(text, int4),
     public.pg_background_drop_executor_role() TO PUBLIC;
@@ -142,16 +143,26 @@ GRANT USAGE ON TYPE public.pg_background_handle TO PUBLIC;
 REVOKE ALL ON FUNCTION public.pg_background_result(int4) FROM pgbackground_role;
 ALTER EXTENSION pg_background UPDATE TO '1.7';
 SELECT which, type, identity FROM difference;
-ALTER EXTENSION pg_background UPDATE TO '1.11';
+GRANT EXECUTE ON FUNCTION public.pg_background_list_v2() TO regress_user;
+CREATE VIEW regress_jobs AS SELECT x.pid
+FROM public.pg_background_list_v2() AS x (pid int4, cookie int8, launched_at timestamptz, user_id oid,
+    queue_size int4, state text, sql_preview text, last_error text, consumed bool);
+ALTER EXTENSION pg_background UPDATE TO '1.12';
+SELECT identity, initial_privileges::text ~ 'regress_user' AS ours
+FROM extension_catalog WHERE privileges::text ~ 'regress_user';
+SELECT count(*) FROM regress_jobs;
+SELECT pg_get_viewdef('regress_jobs') ~ 'FROM "regress Schema"' AS moved;
+DROP VIEW regress_jobs;
+REVOKE EXECUTE ON FUNCTION "regress Schema".pg_background_list_v2() FROM regress_user;
 SELECT which, type, identity FROM difference;
 SELECT DISTINCT pronamespace::regnamespace FROM pg_proc
 WHERE proname ~ 'pg_background' ORDER BY 1;
 SELECT DISTINCT relnamespace::regnamespace FROM pg_class
 WHERE relname ~ 'pg_background' ORDER BY 1;
-SELECT public.grant_pg_background_privileges('regress_user');
+SELECT "regress Schema".grant_pg_background_privileges('regress_user');
 SET ROLE regress_user;
-SELECT h.pid, h.cookie FROM public.pg_background_launch_v2('SELECT 6') h \gset
-SELECT * FROM public.pg_background_result_v2(:pid, :cookie) AS (x int);
+SELECT h.pid, h.cookie FROM "regress Schema".pg_background_launch_v2('SELECT 6') h \gset
+SELECT * FROM "regress Schema".pg_background_result_v2(:pid, :cookie) AS (x int);
 RESET ROLE;
 DROP EXTENSION pg_background;
 
@@ -193,7 +204,7 @@ CALL regress_adopt('1.8');
 SELECT count(*) FROM extension_catalog;
 SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 8') h \gset
 SELECT pg_background_get_progress_v2(:pid, :cookie);
-ALTER EXTENSION pg_background UPDATE TO '1.11';
+ALTER EXTENSION pg_background UPDATE TO '1.12';
 SELECT which, type, identity FROM difference;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
 SELECT workers_active FROM pg_background_stats_v2();
@@ -210,7 +221,7 @@ SELECT count(*) FROM extension_catalog;
 SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT 9', 0, 'nine') h \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT pg_background_result_info_v2(:pid, :cookie);
-ALTER EXTENSION pg_background UPDATE TO '1.11';
+ALTER EXTENSION pg_background UPDATE TO '1.12';
 SELECT which, type, identity FROM difference;
 SELECT label FROM pg_background_list;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (x int);
@@ -235,7 +246,7 @@ SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT state, label FROM pg_background_outcome_v2(:pid, :cookie);
 SELECT pg_background_status_v2(:pid, :cookie) ->> 'state' AS state;
 SELECT completed, row_count FROM pg_background_run_v2('SELECT 11');
-ALTER EXTENSION pg_background UPDATE TO '1.11';
+ALTER EXTENSION pg_background UPDATE TO '1.12';
 SELECT has_function_privilege('regress_user', 'pg_background_run_v2(text, int4, int4, text)', 'EXECUTE'),
        has_table_privilege('regress_user', 'pg_background_list', 'SELECT');
 REVOKE EXECUTE ON FUNCTION pg_background_run_v2(text, int4, int4, text) FROM regress_user;

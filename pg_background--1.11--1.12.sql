@@ -1,0 +1,208 @@
+/* pg_background--1.11--1.12.sql */
+
+-- complain if script is sourced in psql, rather than via ALTER EXTENSION
+\echo Use "ALTER EXTENSION pg_background UPDATE TO '1.12'" to load this file. \quit
+
+-- CREATE EXTENSION runs this too, after pg_background--1.11.sql. CREATE without
+-- OR REPLACE: what another role has put there under one of these names stops it.
+
+-- 1.6 made its objects in public by name, whatever schema it was installed in. A
+-- dump has the extension's schema only, and there all is made when it is restored.
+-- Types are last, since they are in the names of functions.
+
+DO LANGUAGE plpgsql $block$
+DECLARE
+    home text;
+    command text;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    SELECT extnamespace::regnamespace INTO home FROM pg_extension WHERE extname = 'pg_background';
+
+    FOR command IN
+        WITH member AS (
+            SELECT d.classid, d.objid, e.extnamespace AS home
+            FROM pg_extension e
+            JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+            WHERE e.extname = 'pg_background'
+        ), object (number, name) AS (
+            SELECT 1, 'ROUTINE ' || p.oid::regprocedure
+            FROM member m
+            JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
+            WHERE p.pronamespace <> m.home
+            UNION ALL
+            SELECT 2, 'VIEW ' || c.oid::regclass
+            FROM member m
+            JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
+            WHERE c.relnamespace <> m.home AND c.relkind = 'v'
+            UNION ALL
+            SELECT 3, 'TYPE ' || t.oid::regtype
+            FROM member m
+            JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid
+            JOIN pg_class c ON c.oid = t.typrelid AND c.relkind = 'c'
+            WHERE t.typnamespace <> m.home
+        )
+        SELECT format('ALTER %s SET SCHEMA %s', name, home)
+        FROM object
+        ORDER BY number
+    LOOP
+        EXECUTE command;
+    END LOOP;
+
+    PERFORM set_config('search_path', home || ', pg_temp', true);
+END
+$block$;
+
+-- Parameters of a client that leaves their types open. VARIADIC "any" does not
+-- tell the server what to take them for, and VARIADIC text[] would also take
+-- varchar, name and char(n), which are to be sent as they are. Of this type are
+-- only values that had none: nothing is cast to it, and being a string type, it
+-- is preferred where nothing else is known.
+
+CREATE TYPE pg_background_untyped;
+
+CREATE FUNCTION pg_background_untyped_in(cstring)
+RETURNS pg_background_untyped
+AS 'textin'
+LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION pg_background_untyped_out(pg_background_untyped)
+RETURNS cstring
+AS 'textout'
+LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION pg_background_untyped_recv(internal)
+RETURNS pg_background_untyped
+AS 'textrecv'
+LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION pg_background_untyped_send(pg_background_untyped)
+RETURNS bytea
+AS 'textsend'
+LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+
+CREATE TYPE pg_background_untyped (
+    INPUT = pg_background_untyped_in, OUTPUT = pg_background_untyped_out,
+    RECEIVE = pg_background_untyped_recv, SEND = pg_background_untyped_send,
+    LIKE = text, CATEGORY = 'S');
+
+CREATE CAST (pg_background_untyped AS text) WITHOUT FUNCTION;
+
+CREATE FUNCTION pg_background_launch_params_v2(sql text, VARIADIC params pg_background_untyped[])
+RETURNS pg_background_handle
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT pg_background_launch_params_v2(sql, VARIADIC params::text[]);
+END;
+
+CREATE FUNCTION pg_background_submit_params_v2(sql text, VARIADIC params pg_background_untyped[])
+RETURNS pg_background_handle
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT pg_background_submit_params_v2(sql, VARIADIC params::text[]);
+END;
+
+CREATE FUNCTION pg_background_run_params_v2(sql text, VARIADIC params pg_background_untyped[])
+RETURNS pg_background_run_result
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT pg_background_run_params_v2(sql, VARIADIC params::text[]);
+END;
+
+COMMENT ON TYPE pg_background_untyped
+IS 'a parameter whose type is left open; it is sent as text';
+COMMENT ON FUNCTION pg_background_untyped_in(cstring)
+IS 'I/O';
+COMMENT ON FUNCTION pg_background_untyped_out(pg_background_untyped)
+IS 'I/O';
+COMMENT ON FUNCTION pg_background_untyped_recv(internal)
+IS 'I/O';
+COMMENT ON FUNCTION pg_background_untyped_send(pg_background_untyped)
+IS 'I/O';
+COMMENT ON FUNCTION pg_background_launch_params_v2(text, VARIADIC pg_background_untyped[])
+IS 'run a statement with parameters $1, $2, ... of type text in a background worker; returns a handle';
+COMMENT ON FUNCTION pg_background_submit_params_v2(text, VARIADIC pg_background_untyped[])
+IS 'run a statement with parameters $1, $2, ... of type text in a background worker whose result is not wanted; returns a handle';
+COMMENT ON FUNCTION pg_background_run_params_v2(text, VARIADIC pg_background_untyped[])
+IS 'run a statement with parameters $1, $2, ... of type text in a background worker and wait for it; returns what became of it';
+
+-- PUBLIC gets nothing, the executor role everything but the helpers and the type
+-- above, which nobody needs to name; as in pg_background--1.11.sql, where it says
+-- why there is no GRANT or REVOKE that changes nothing.
+
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+DO LANGUAGE plpgsql $block$
+DECLARE
+    command text;
+BEGIN
+    -- What another role had put there could have been called in place of ours.
+    PERFORM
+    FROM pg_depend body
+    JOIN pg_depend member
+      ON member.classid = 'pg_proc'::regclass AND member.objid = body.objid AND member.deptype = 'e'
+    JOIN pg_extension e ON member.refclassid = 'pg_extension'::regclass AND member.refobjid = e.oid
+    WHERE e.extname = 'pg_background'
+      AND body.classid = 'pg_proc'::regclass AND body.refclassid = 'pg_proc'::regclass
+      AND NOT EXISTS (
+          SELECT
+          FROM pg_depend d
+          WHERE d.classid = 'pg_proc'::regclass AND d.objid = body.refobjid
+            AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e');
+    IF FOUND THEN
+        RAISE EXCEPTION 'functions with the names of those of pg_background are in its schema'
+            USING ERRCODE = 'duplicate_function',
+                  HINT = 'Drop them, or give the extension a schema of its own.';
+    END IF;
+
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgbackground_role') THEN
+        CREATE ROLE pgbackground_role NOLOGIN;
+        COMMENT ON ROLE pgbackground_role IS 'may use pg_background';
+    END IF;
+
+    FOR command IN
+        WITH member AS (
+            SELECT d.classid, d.objid
+            FROM pg_extension e
+            JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+            WHERE e.extname = 'pg_background'
+        ), object (name, acl, wanted) AS (
+            SELECT 'ROUTINE ' || p.oid::regprocedure, coalesce(p.proacl, acldefault('f', p.proowner)),
+                   CASE WHEN p.proname NOT IN ('grant_pg_background_privileges',
+                                               'revoke_pg_background_privileges',
+                                               'pg_background_drop_executor_role') THEN 'EXECUTE' END
+            FROM member m
+            JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
+            UNION ALL
+            SELECT 'TYPE ' || t.oid::regtype, coalesce(t.typacl, acldefault('T', t.typowner)),
+                   CASE WHEN t.typname <> 'pg_background_untyped' THEN 'USAGE' END
+            FROM member m
+            JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid
+            LEFT JOIN pg_class c ON c.oid = t.typrelid
+            WHERE c.relkind = 'c' OR t.typname = 'pg_background_untyped'
+            UNION ALL
+            SELECT 'TABLE ' || c.oid::regclass, coalesce(c.relacl, acldefault('r', c.relowner)), 'SELECT'
+            FROM member m
+            JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
+        ), privilege AS (
+            SELECT o.name, o.wanted,
+                   EXISTS (SELECT FROM aclexplode(o.acl) WHERE grantee = 0) AS is_public,
+                   ARRAY(SELECT DISTINCT privilege_type FROM aclexplode(o.acl)
+                         WHERE grantee = 'pgbackground_role'::regrole) AS held
+            FROM object o
+        )
+        SELECT format('REVOKE ALL ON %s FROM PUBLIC', name)
+        FROM privilege
+        WHERE is_public
+        UNION ALL
+        SELECT format('REVOKE ALL ON %s FROM pgbackground_role', name)
+        FROM privilege
+        WHERE NOT held <@ ARRAY[wanted]
+        UNION ALL
+        SELECT format('GRANT %s ON %s TO pgbackground_role', wanted, name)
+        FROM privilege
+        WHERE held <> ARRAY[wanted] AND wanted IS NOT NULL
+    LOOP
+        EXECUTE command;
+    END LOOP;
+END
+$block$;
