@@ -108,6 +108,40 @@ BEGIN ATOMIC
     SELECT pg_background_run_params_v2(sql, VARIADIC params::text[]);
 END;
 
+-- Commands that wait for the snapshots of others, as CREATE INDEX CONCURRENTLY
+-- does, would wait for that of a SELECT which waits for them.
+
+CREATE PROCEDURE pg_background_maintain(
+    commands text[], concurrency int4 DEFAULT 0, stop_on_error bool DEFAULT false,
+    INOUT outcomes pg_background_outcome[] DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'pg_background_maintain'
+LANGUAGE C;
+
+-- The privilege helpers know functions only, and there is a procedure now.
+
+DO LANGUAGE plpgsql $block$
+DECLARE
+    helper regprocedure;
+BEGIN
+    FOR helper IN
+        SELECT d.objid
+        FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_depend d
+          ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+        JOIN pg_catalog.pg_proc p ON d.classid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.objid
+        WHERE e.extname = 'pg_background'
+          AND p.proname IN ('grant_pg_background_privileges', 'revoke_pg_background_privileges',
+                            'pg_background_drop_executor_role')
+    LOOP
+        EXECUTE replace(replace(pg_get_functiondef(helper),
+                                '''ALL ON FUNCTION ''', '''ALL ON ROUTINE '''),
+                        '''FUNCTION'' AS kind', '''ROUTINE'' AS kind');
+    END LOOP;
+END
+$block$;
+
+COMMENT ON PROCEDURE pg_background_maintain(text[], int4, bool, pg_background_outcome[])
+IS 'run many commands in a few background workers, and hold no snapshot meanwhile; returns what became of each';
 COMMENT ON TYPE pg_background_untyped
 IS 'a parameter whose type is left open; it is sent as text';
 COMMENT ON FUNCTION pg_background_untyped_in(cstring)

@@ -430,7 +430,7 @@ typedef struct WorkerShared
 	/* Set by the launcher to cancel a job that has not begun */
 	pg_atomic_uint32 canceled;
 	/* Set by the launcher when it no longer wants rows or notices */
-	pg_atomic_uint32 discard;	/* DISCARD_NEW, then DISCARD_ALL */
+	pg_atomic_uint32 discard;	/* DROP_NEW, then DROP_ALL */
 	pg_atomic_uint32 state;		/* a WorkerState */
 	pg_atomic_uint64 idle_since;	/* when it became ready, a TimestampTz */
 
@@ -439,8 +439,8 @@ typedef struct WorkerShared
 } WorkerShared;
 
 /* Say nothing more; do not even complete the message that is half sent. */
-#define DISCARD_NEW		1
-#define DISCARD_ALL		2
+#define DROP_NEW		1
+#define DROP_ALL		2
 
 /*
  * What a worker is at.  When it has waited long enough for a request, it may
@@ -1487,12 +1487,12 @@ forget_job(Job *job)
 		return;
 	}
 
-	pg_atomic_write_u32(&worker->shared->discard, DISCARD_NEW);
+	pg_atomic_write_u32(&worker->shared->discard, DROP_NEW);
 	while (worker->job == job && pump_worker(worker))
 		;
 	if (worker->job != job)
 		return;
-	pg_atomic_write_u32(&worker->shared->discard, DISCARD_ALL);
+	pg_atomic_write_u32(&worker->shared->discard, DROP_ALL);
 	sender = shm_mq_get_sender(shm_mq_get_queue(worker->results));
 	if (sender != NULL)
 		SetLatch(&sender->procLatch);
@@ -2615,7 +2615,7 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline,
 						 errmsg("deadlock detected"),
 						 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
 								   (int) job->pid),
-						 errhint("The job has been canceled. What waits for the snapshots of others, as CREATE INDEX CONCURRENTLY does, can be run by CALL pg_background_run_all_v2().")));
+						 errhint("The job has been canceled. What waits for the snapshots of others, as CREATE INDEX CONCURRENTLY does, can be run by CALL pg_background_maintain().")));
 			check_at = 0;
 		}
 		if (deadline == 0 && check_at == 0)
@@ -5603,8 +5603,8 @@ pg_background_run_all_v2(PG_FUNCTION_ARGS)
 
 /*
  * Hold no snapshot while we wait, since there are commands that wait for all who
- * have one.  That can be done in a procedure that may commit, as in one that
- * has just done so.
+ * have one.  In a procedure that may commit we can do without, as it does when it
+ * commits; see _SPI_commit() and PreCommit_Portals() of the server.
  *
  * Errors: XX000 where code further up has a snapshot of its own.
  */
@@ -5613,24 +5613,32 @@ let_go_of_snapshots(FunctionCallInfo fcinfo)
 {
 	CallContext *call = (CallContext *) fcinfo->context;
 
-	if (call != NULL && IsA(call, CallContext) && !call->atomic &&
-		!IsolationUsesXactSnapshot())
-		ForgetPortalSnapshots();
+	if (call == NULL || !IsA(call, CallContext) || call->atomic ||
+		IsolationUsesXactSnapshot())
+		return;
+	ForgetPortalSnapshots();
+	if (ActivePortal != NULL && ActivePortal->holdSnapshot != NULL &&
+		ActivePortal->resowner != NULL)
+	{
+		UnregisterSnapshotFromOwner(ActivePortal->holdSnapshot,
+									ActivePortal->resowner);
+		ActivePortal->holdSnapshot = NULL;
+	}
 }
 
 /*
- * procedure pg_background_run_all_v2(commands text[], concurrency int4,
+ * procedure pg_background_maintain(commands text[], concurrency int4,
  *				stop_on_error bool, INOUT outcomes pg_background_outcome[])
  *
- * The same for CALL, which holds no snapshot meanwhile, so that commands which
+ * The same as pg_background_run_all_v2(), and hold no snapshot meanwhile, so that commands which
  * wait for those of others, as CREATE INDEX CONCURRENTLY does, do not wait for
  * us.  What is given for outcomes does not matter.
  *
  * Errors: the same.
  */
-PG_FUNCTION_INFO_V1(pg_background_run_all_procedure);
+PG_FUNCTION_INFO_V1(pg_background_maintain);
 Datum
-pg_background_run_all_procedure(PG_FUNCTION_ARGS)
+pg_background_maintain(PG_FUNCTION_ARGS)
 {
 	RunAll		run = {0};
 	bool		isnull = PG_ARGISNULL(0);
@@ -5802,7 +5810,7 @@ send_output(bool wait, bool flush)
 			case SHM_MQ_WOULD_BLOCK:
 				break;
 		}
-		if (pg_atomic_read_u32(&my_shared->discard) == DISCARD_ALL)
+		if (pg_atomic_read_u32(&my_shared->discard) == DROP_ALL)
 		{
 			/* Nobody makes room any more. */
 			shm_mq_detach(output_queue);

@@ -22,7 +22,7 @@ sub lines
 		'timestamp with time zone' => 'timestamptz');
 
 	$text =~ s/\b(boolean|integer|bigint|double precision|timestamp with time zone)\b/$name{$1}/g;
-	$text =~ s/::\w+//g;
+	$text =~ s/::\w+(\[\])?//g;
 	return $text;
 }
 
@@ -36,8 +36,8 @@ sub is_in_catalog
 # "…" stands for columns that are documented elsewhere.
 is_in_catalog('functions', <<'END', map { "$_->[0] $_->[1]" } grep { $_->[0] =~ /^\w+\(.*\)$/ } @rows);
 SELECT format('%s(%s) %s', proname, pg_get_function_arguments(p.oid),
-    regexp_replace(regexp_replace(pg_get_function_result(p.oid), '^TABLE\(', 'TABLE ('),
-        '(ordinality bigint,).*(, elapsed_ms bigint)', '\1 …\2'))
+    coalesce(regexp_replace(regexp_replace(pg_get_function_result(p.oid), '^TABLE\(', 'TABLE ('),
+        '(ordinality bigint,).*(, elapsed_ms bigint)', '\1 …\2'), 'procedure'))
 FROM pg_proc AS p JOIN pg_depend AS d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND deptype = 'e'
 JOIN pg_extension AS e ON e.oid = refobjid AND extname = 'pg_background'
 END
