@@ -1,0 +1,65 @@
+# A session that has no memory for what a job says: that is an error of the job,
+# which does not read as completed, and the session goes on.
+#
+# Hardening 31.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgBackground;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+plan skip_all => 'prlimit is missing' if system('prlimit --version >/dev/null 2>&1') != 0;
+
+my $node = new_server('main');
+my $session = new_session($node);
+my $offset = log_size($node);
+
+$session->result($session->launch('SELECT 1'), 'n int');
+
+# Leaves the session so many MB for what is to come.
+sub limit
+{
+	my ($megabytes) = @_;
+	my ($pages) = slurp_file("/proc/$session->{pid}/statm") =~ /^(\d+)/;
+	my $bytes = $pages * 4096 + $megabytes * 1024 * 1024;
+
+	system('prlimit', '--pid', $session->{pid}, "--as=$bytes:unlimited") == 0 or die 'prlimit';
+	return;
+}
+sub unlimit { system('prlimit', '--pid', $session->{pid}, '--as=unlimited') == 0 or die 'prlimit'; return }
+
+# An error, and a notice, of 100 MB
+foreach my $how ('EXCEPTION', 'NOTICE', 'WARNING')
+{
+	my $job = $session->launch("DO \$do\$ BEGIN RAISE $how '%', repeat('x', 100000000); END \$do\$");
+
+	limit(30);
+	$session->wait_for($job);
+	is( $session->query("SELECT state || ' ' || completed || ' ' || has_error || ' ' || sqlstate FROM pg_background_outcome_v2($job)"),
+		'error true true 53200', "$how: what cannot be taken over is an error of the job");
+	is( $session->query('SELECT workers_failed || $$ $$ || workers_active FROM pg_background_stats_v2()') =~ s/^\d+ //r,
+		'0', "$how: it counts as ended");
+	is($session->result($session->launch('SELECT 2'), 'n int'), '2', "$how: other jobs go on");
+	unlimit();
+	$session->fails("SELECT * FROM pg_background_result_v2($job) AS (t text)", '53200', qr/out of memory/, "$how: the result");
+}
+
+# Rows: where the session has no memory, nor is there for the reader
+my $job = $session->launch('SELECT repeat($$x$$, 100000000)');
+limit(30);
+$session->query("SET work_mem = '64kB'");
+$session->wait_for($job);
+$session->fails("SELECT length(t) FROM pg_background_result_v2($job) AS (t text)", '53200', qr/out of memory/, 'a row: the reader fails');
+unlimit();
+is($session->query("SELECT length(t) FROM pg_background_result_v2($job) AS (t text)"), '100000000', 'a row: it is read later');
+
+$session->quit;
+unlike(log_since($node, $offset), qr/PANIC|signal \d|TRAP/, 'nothing has crashed');
+nothing_left($node, 'at the end');
+
+done_testing();
