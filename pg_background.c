@@ -5746,6 +5746,9 @@ pg_background_workers_v2(PG_FUNCTION_ARGS)
 static StringInfoData output;
 static int	output_sending = 0;
 
+/* What makes up the output; allowed to grow in a critical section */
+static MemoryContext output_context;
+
 /* NULL where nobody listens */
 static shm_mq_handle *output_queue = NULL;
 
@@ -5758,6 +5761,32 @@ static bool
 is_output_wanted(void)
 {
 	return !output_discard && pg_atomic_read_u32(&my_shared->discard) == 0;
+}
+
+/*
+ * Make room in the output in a critical section, where any error is a PANIC.
+ * Returns false where there is no room to be had.
+ */
+static bool
+enlarge_output_without_error(Size space)
+{
+	Size		needed = output.len + space + 1;
+	Size		maxlen = Max(needed, 2 * (Size) output.maxlen);
+	char	   *data;
+
+	if (needed <= output.maxlen)
+		return true;
+	if (maxlen > MaxAllocSize)
+		return false;
+	data = MemoryContextAllocExtended(output_context, maxlen,
+									  MCXT_ALLOC_NO_OOM);
+	if (data == NULL)
+		return false;
+	memcpy(data, output.data, output.len);
+	pfree(output.data);
+	output.data = data;
+	output.maxlen = maxlen;
+	return true;
 }
 
 /*
@@ -5913,6 +5942,11 @@ output_putmessage(char type, const char *body, size_t size)
 	if (kind == FRAME_NOTICE && output.len > GATHER_SIZE &&
 		InterruptHoldoffCount == 0 && CritSectionCount == 0)
 		(void) send_output(true, true);
+
+	/* A debugging message is not worth a PANIC. */
+	if (kind == FRAME_NOTICE && CritSectionCount > 0 &&
+		!enlarge_output_without_error(frame_space(sizeof(encoding) + size)))
+		return 0;
 
 	data = append_frame(kind, sizeof(encoding) + size);
 	memcpy(data, &encoding, sizeof(encoding));
@@ -6950,7 +6984,13 @@ pg_background_worker_main(Datum main_arg)
 	output_queue = shm_mq_attach(queue, segment, NULL);
 
 	/* From here on, what goes wrong is told to the launcher. */
+	output_context = AllocSetContextCreate(TopMemoryContext,
+										   "pg_background output",
+										   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextAllowInCriticalSection(output_context, true);
+	MemoryContextSwitchTo(output_context);
 	initStringInfo(&output);
+	MemoryContextSwitchTo(TopMemoryContext);
 	before_shmem_exit(leave_last_words, (Datum) 0);
 	PqCommMethods = &output_methods;
 	whereToSendOutput = DestRemote;
