@@ -368,7 +368,7 @@ statement_timeout_applies(void)
  * changes, so that it can also say so.
  */
 #define MAGIC_FAMILY		UINT64CONST(0x70676267)
-#define LAYOUT				2
+#define LAYOUT				3
 #define SEGMENT_MAGIC \
 	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | SERVER_MAJOR)
 
@@ -494,7 +494,8 @@ typedef enum FrameKind
 									 * the version of its type, uint32 */
 	FRAME_ROW = 'D',			/* a MinimalTuple */
 	FRAME_ROW_PART = 'd',		/* a part of a large one, another follows */
-	FRAME_NOTICE = 'N',			/* encoding, protocol message body */
+	FRAME_NOTICE = 'N',			/* protocol message body, in the database's
+								 * encoding */
 	FRAME_ERROR = 'E',			/* the same */
 	FRAME_COMMAND = 'C',		/* CommandFrame */
 	FRAME_WARNINGS = 'W',		/* WarningsFrame, before "done" */
@@ -526,7 +527,6 @@ typedef struct CommandFrame
 typedef struct WarningsFrame
 {
 	int64		count;
-	int32		encoding;
 	char		last[LAST_ERROR_SIZE];
 } WarningsFrame;
 
@@ -1534,41 +1534,20 @@ forget_all_jobs(void)
 	}
 }
 
-/* Bring one field of a message into the database's encoding. */
-static void
-convert_field(char **field, int encoding)
-{
-	if (*field != NULL && encoding != PG_SQL_ASCII)
-		*field = pg_any_to_server(*field, strlen(*field), encoding);
-}
-
 /*
  * Take apart a protocol message that the server has made of an error or a
- * notice.  Its encoding is what the job's client_encoding was.
+ * notice.
  */
 static ErrorData *
 parse_message(char *data, Size size)
 {
 	ErrorData  *edata = palloc0(sizeof(ErrorData));
 	StringInfoData msg;
-	uint32		encoding;
 
 	initStringInfo(&msg);
 	appendBinaryStringInfo(&msg, data, size);
-	encoding = pq_getmsgint(&msg, 4);
 	pq_parse_errornotice(&msg, edata);
 	pfree(msg.data);
-
-	convert_field(&edata->message, encoding);
-	convert_field(&edata->detail, encoding);
-	convert_field(&edata->hint, encoding);
-	convert_field(&edata->context, encoding);
-	convert_field(&edata->internalquery, encoding);
-	convert_field(&edata->schema_name, encoding);
-	convert_field(&edata->table_name, encoding);
-	convert_field(&edata->column_name, encoding);
-	convert_field(&edata->datatype_name, encoding);
-	convert_field(&edata->constraint_name, encoding);
 	return edata;
 }
 
@@ -2013,7 +1992,6 @@ take_frame(Job *job, uint32 kind, char *data, Size size)
 		case FRAME_WARNINGS:
 			job->warnings = warnings->count;
 			job->last_warning = pstrdup(warnings->last);
-			convert_field(&job->last_warning, warnings->encoding);
 			break;
 		case FRAME_ERROR:
 			job->error = parse_message(data, size);
@@ -5908,32 +5886,68 @@ note_warning(const char *body, size_t size)
 {
 	const char *severity = message_field(body, size, PG_DIAG_SEVERITY_NONLOCALIZED);
 	const char *message = message_field(body, size, PG_DIAG_MESSAGE_PRIMARY);
-	int			encoding = pg_get_client_encoding();
 
 	if (severity == NULL || message == NULL || strcmp(severity, "WARNING") != 0)
 		return;
 	job_warnings.count++;
-	job_warnings.encoding = encoding;
 	strlcpy(job_warnings.last, message,
-			1 + pg_encoding_mbcliplen(encoding, message, strlen(message),
-									  LAST_ERROR_SIZE - 1));
+			1 + pg_mbcliplen(message, strlen(message), LAST_ERROR_SIZE - 1));
+}
+
+/*
+ * Bring a notice into the database's encoding, where a job has set another for
+ * its client.  As any client's, its notices are in that by now.
+ *
+ * In a database without an encoding, and for a client without one, the server
+ * has converted nothing.
+ */
+static void
+convert_notice(StringInfo notice, const char *body)
+{
+	bool		converted = GetDatabaseEncoding() != PG_SQL_ASCII &&
+		pg_get_client_encoding() != PG_SQL_ASCII;
+
+	/* Fields are a letter and a string each, and another zero ends them. */
+	while (*body != '\0')
+	{
+		const char *text = body + 1;
+		Size		len = strlen(text);
+
+		appendStringInfoChar(notice, *body);
+		appendStringInfoString(notice, converted ?
+							   pg_client_to_server(text, len) : text);
+		appendStringInfoChar(notice, '\0');
+		body = text + len + 1;
+	}
+	appendStringInfoChar(notice, '\0');
 }
 
 static int
 output_putmessage(char type, const char *body, size_t size)
 {
-	FrameKind	kind;
-	uint32		encoding = pg_hton32((uint32) pg_get_client_encoding());
-	char	   *data;
+	FrameKind	kind = type == 'E' ? FRAME_ERROR : FRAME_NOTICE;
+	StringInfoData notice;
 
-	if (type == 'N')
-		note_warning(body, size);
-	if (type == 'E')
-		kind = FRAME_ERROR;
-	else if (type == 'N' && is_output_wanted())
-		kind = FRAME_NOTICE;
-	else
+	if (type != 'E' && type != 'N')
 		return 0;
+
+	if (kind == FRAME_NOTICE &&
+		pg_get_client_encoding() != GetDatabaseEncoding())
+	{
+		/* A debugging message is not worth a PANIC. */
+		if (CritSectionCount > 0)
+			return 0;
+		initStringInfo(&notice);
+		convert_notice(&notice, body);
+		body = notice.data;
+		size = notice.len;
+	}
+	if (kind == FRAME_NOTICE)
+	{
+		note_warning(body, size);
+		if (!is_output_wanted())
+			return 0;
+	}
 
 	/*
 	 * Only a notice may wait for room, and only where that can be interrupted:
@@ -5943,14 +5957,12 @@ output_putmessage(char type, const char *body, size_t size)
 		InterruptHoldoffCount == 0 && CritSectionCount == 0)
 		(void) send_output(true, true);
 
-	/* A debugging message is not worth a PANIC. */
+	/* Nor is it here. */
 	if (kind == FRAME_NOTICE && CritSectionCount > 0 &&
-		!enlarge_output_without_error(frame_space(sizeof(encoding) + size)))
+		!enlarge_output_without_error(frame_space(size)))
 		return 0;
 
-	data = append_frame(kind, sizeof(encoding) + size);
-	memcpy(data, &encoding, sizeof(encoding));
-	memcpy(data + sizeof(encoding), body, size);
+	memcpy(append_frame(kind, size), body, size);
 	return 0;
 }
 
@@ -5968,6 +5980,28 @@ static const PQcommMethods output_methods = {
 	.putmessage = output_putmessage,
 	.putmessage_noblock = output_putmessage_noblock
 };
+
+/*
+ * An error goes to the launcher in the database's encoding: there may be no
+ * way to say it in what the job has made its client_encoding.
+ */
+static void
+report_unconverted(void)
+{
+	(void) SetClientEncoding(GetDatabaseEncoding());
+}
+
+/* Of one that ends the process, only the log's hook hears before the client. */
+static emit_log_hook_type next_emit_log_hook = NULL;
+
+static void
+before_logging(ErrorData *error)
+{
+	if (error->elevel >= FATAL)
+		report_unconverted();
+	if (next_emit_log_hook != NULL)
+		next_emit_log_hook(error);
+}
 
 /*
  * The process ends.  Where an error could not be sent, since the queue is full
@@ -6640,6 +6674,7 @@ recover_from_error(void)
 	canceled = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 		error->message_id != NULL &&
 		strcmp(error->message_id, "canceling statement due to user request") == 0;
+	report_unconverted();
 	EmitErrorReport();
 
 	debug_query_string = NULL;
@@ -6996,10 +7031,22 @@ pg_background_worker_main(Datum main_arg)
 	whereToSendOutput = DestRemote;
 	FrontendProtocol = PG_PROTOCOL_LATEST;
 
+	next_emit_log_hook = emit_log_hook;
+	emit_log_hook = before_logging;
+
+	/*
+	 * The client is the launcher, which reads the database's encoding, whatever
+	 * the role or the database have for client_encoding: the server might not
+	 * even have a conversion to it.  The database's is known only afterwards.
+	 */
 	HOLD_CANCEL_INTERRUPTS();
+	SetConfigOption("client_encoding", "SQL_ASCII", PGC_BACKEND,
+					PGC_S_OVERRIDE);
 	BackgroundWorkerInitializeConnectionByOid(my_shared->database,
 											  my_shared->login_user,
 											  CONNECTION_FLAGS);
+	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_BACKEND,
+					PGC_S_OVERRIDE);
 	process_session_preload_libraries();
 	pg_atomic_write_u32(&worker_segments()[my_backend_index()], handle);
 	before_shmem_exit(unlist_worker, (Datum) 0);

@@ -79,9 +79,11 @@ SELECT * FROM pg_temp.returned(chr(233), 'SET client_encoding = ''LATIN1'';');
 SET client_encoding = 'LATIN1';
 SELECT * FROM pg_temp.returned(chr(233) || chr(8364) || chr(128512), '');
 RESET client_encoding;
--- a message that it cannot express fails as it does for any client
+-- Hardening 15, 42: so does an error that it cannot express
+SELECT * FROM pg_temp.returned(chr(8364), 'SET client_encoding = ''LATIN1'';');
+-- a notice that it cannot express fails as it does for any client
 SELECT * FROM pg_background_result(pg_background_launch(
-    'SET client_encoding = ''LATIN1''; DO $do$ BEGIN RAISE ''%'', chr(8364); END $do$')) AS (n int);
+    'SET client_encoding = ''LATIN1''; DO $do$ BEGIN RAISE NOTICE ''%'', chr(8364); END $do$')) AS (n int);
 
 \c :db
 DROP DATABASE regress_utf8 WITH (FORCE);

@@ -47,4 +47,96 @@ like(
 $session->quit;
 $node->stop;
 
+# Hardening 15, 42: a job's errors are not lost for the sake of its
+# client_encoding, which is the role's, the database's or its own.
+my $euro = "\xE2\x82\xAC";
+my $euro_raises = "DO \$do\$ BEGIN RAISE 'error $euro' USING DETAIL = 'detail $euro'; END \$do\$";
+
+$node = new_server('encodings', "pg_background.idle_timeout = 1h\n");
+foreach my $encoding (qw(UTF8 LATIN1 SQL_ASCII))
+{
+	$node->safe_psql('postgres',
+		"CREATE DATABASE \L$encoding\E ENCODING '$encoding' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+	);
+	$node->safe_psql(lc $encoding, 'CREATE EXTENSION pg_background');
+}
+$node->safe_psql('postgres', <<'END');
+CREATE ROLE latin LOGIN IN ROLE pgbackground_role;
+ALTER ROLE latin SET client_encoding = 'LATIN1';
+CREATE ROLE korean LOGIN IN ROLE pgbackground_role;
+ALTER ROLE korean SET client_encoding = 'EUC_KR';
+END
+$node->safe_psql('utf8', <<"END");
+CREATE FUNCTION "sleep for $euro"() RETURNS void LANGUAGE plpgsql
+AS 'BEGIN PERFORM pg_sleep(1000); END';
+END
+
+# Tests that a job fails with the error of euro_raises.
+sub test_error
+{
+	my ($session, $sql, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $job = $session->launch($sql);
+
+	$session->wait_for($job);
+	is($session->state($job), 'error', "$name: it fails");
+	$session->fails("SELECT * FROM pg_background_result_v2($job) AS (a text)",
+		'P0001', qr/ERROR:  P0001: error $euro\nDETAIL:  detail $euro\n/, $name);
+	return;
+}
+
+sub test_encoding
+{
+	my ($session, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	is( $session->result($session->launch('SHOW client_encoding'), 'a text'),
+		$expected, "$name: client_encoding");
+	is( $session->result(
+			$session->launch('RESET client_encoding; SHOW client_encoding'), 'a text'),
+		$expected, "$name: client_encoding after a RESET");
+	return;
+}
+
+$session = new_session($node, dbname => 'utf8', user => 'latin');
+test_error($session, $euro_raises, 'Hardening 15: of the role');
+test_encoding($session, 'UTF8', 'Hardening 15: of the role');
+test_error($session, "SET client_encoding = 'LATIN1'; COMMIT; $euro_raises",
+	'Hardening 42: of the job');
+test_encoding($session, 'UTF8', 'Hardening 42: of the job before');
+
+# It ends the process, and its context has what the job cannot express.
+$job = $session->launch(
+	qq{SET client_encoding = 'LATIN1'; COMMIT; SELECT "sleep for $euro"()});
+wait_for_worker($node, $job, "wait_event = 'PgSleep'");
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend((SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'))");
+$session->fails("SELECT * FROM pg_background_result_v2($job) AS (a text)",
+	'57P01', qr/CONTEXT:  .*sleep for $euro/s, 'Hardening 42: FATAL');
+$session->quit;
+
+$node->safe_psql('postgres', q{ALTER DATABASE utf8 SET client_encoding = 'LATIN1'});
+$session = new_session($node, dbname => 'utf8');
+test_error($session, $euro_raises, 'Hardening 15: of the database');
+test_encoding($session, 'UTF8', 'Hardening 15: of the database');
+$session->quit;
+
+# one that there is no conversion to
+$session = new_session($node, dbname => 'latin1', user => 'korean');
+test_encoding($session, 'LATIN1', 'Hardening 15: no conversion');
+$session->quit;
+
+$session = new_session($node, dbname => 'sql_ascii', encoding => 'SQL_ASCII');
+test_error($session, "SET client_encoding = 'SJIS'; COMMIT; $euro_raises", 'Hardening 42: SJIS');
+test_encoding($session, 'SQL_ASCII', 'Hardening 42: SJIS before');
+
+# Two bytes that are a character in it
+$job = $session->launch(
+	"SET client_encoding = 'SJIS'; DO \$do\$ BEGIN RAISE NOTICE '\x82\xA0'; END \$do\$");
+is($session->result($job, 'a text'), "SET\nDO", 'Hardening 42: SJIS, notice');
+like($session->{messages}, qr/NOTICE:  00000: \x82\xA0\n/, 'Hardening 42: the notice');
+$session->quit;
+nothing_left($node, 'encodings');
+$node->stop;
+
 done_testing();
