@@ -211,15 +211,17 @@ setting_role(struct config_generic *record)
 #endif
 }
 
-static void
-set_setting(const char *name, const char *value, GucContext context, Oid role)
+/* Returns false where it cannot be set, having said so at this level. */
+static bool
+set_setting(const char *name, const char *value, GucContext context, Oid role,
+			int elevel)
 {
 #if PG_VERSION_NUM >= 150000
-	(void) set_config_option_ext(name, value, context, PGC_S_SESSION, role,
-								 GUC_ACTION_SET, true, ERROR, false);
+	return set_config_option_ext(name, value, context, PGC_S_SESSION, role,
+								 GUC_ACTION_SET, true, elevel, false) != 0;
 #else
-	(void) set_config_option(name, value, context, PGC_S_SESSION,
-							 GUC_ACTION_SET, true, ERROR, false);
+	return set_config_option(name, value, context, PGC_S_SESSION,
+							 GUC_ACTION_SET, true, elevel, false) != 0;
 #endif
 }
 
@@ -368,7 +370,7 @@ statement_timeout_applies(void)
  * changes, so that it can also say so.
  */
 #define MAGIC_FAMILY		UINT64CONST(0x70676267)
-#define LAYOUT				3
+#define LAYOUT				4
 #define SEGMENT_MAGIC \
 	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | SERVER_MAJOR)
 
@@ -2317,9 +2319,11 @@ is_shared_setting(struct config_generic *record)
 
 /*
  * Collect all that a session can set: name, value as shown, value to set, the
- * context that may set it, and who has.  restore_settings() is the
- * counterpart.  What is shown of a real number is not all of it, so one that
- * was set in the session shows nothing, and is always set.
+ * context that may set it, whether it is a placeholder, and who has set it.
+ * restore_settings() is the counterpart.  What is shown of a real number is not
+ * all of it, so one that was set in the session shows nothing, and is always
+ * set.  Of a placeholder, which no library has defined here, nobody knows yet
+ * which context may set it: the one counts that has.
  *
  * The server has functions for this, SerializeGUCState() and
  * RestoreGUCState(), made for parallel workers.  They would also take along
@@ -2337,9 +2341,12 @@ collect_settings(StringInfo settings)
 		const char *shown;
 		const char *value;
 		char		exact[64];
+		bool		is_placeholder = (record->flags & GUC_CUSTOM_PLACEHOLDER) != 0;
 		Oid			role = setting_role(record);
 
-		if (!is_shared_setting(record))
+		/* A placeholder that was reset has no value, not even an empty one. */
+		if (!is_shared_setting(record) ||
+			(is_placeholder && record->source == PGC_S_DEFAULT))
 			continue;
 		shown = GetConfigOption(record->name, true, false);
 		if (shown == NULL)
@@ -2356,7 +2363,10 @@ collect_settings(StringInfo settings)
 		}
 		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
 		appendBinaryStringInfo(settings, value, strlen(value) + 1);
-		appendStringInfoChar(settings, (char) record->context);
+		appendStringInfoChar(settings, (char) (is_placeholder ?
+											   record->scontext :
+											   record->context));
+		appendStringInfoChar(settings, is_placeholder);
 		appendBinaryStringInfo(settings, (char *) &role, sizeof(role));
 	}
 }
@@ -6179,14 +6189,15 @@ static DestReceiver row_receiver = {
  */
 
 /*
- * Make the session's settings those of the launcher, see collect_settings().
- * Those that are equal stay as they are, so that RESET in the job gives what
- * it gives in any session of this user.
+ * Set those of the launcher's settings that are not equal here, see
+ * collect_settings().  Returns how many could not be set, having said so at
+ * one level, or at another where the setting is a placeholder there.
  */
-static void
-restore_settings(char *settings, Size size)
+static int
+set_settings(char *settings, Size size, int elevel, int placeholder_elevel)
 {
 	char	   *end = settings + size;
+	int			failed = 0;
 
 	while (settings < end)
 	{
@@ -6194,14 +6205,49 @@ restore_settings(char *settings, Size size)
 		char	   *shown = name + strlen(name) + 1;
 		char	   *value = shown + strlen(shown) + 1;
 		char	   *context = value + strlen(value) + 1;
+		bool		is_placeholder = context[1];
 		const char *ours = GetConfigOption(name, true, false);
 		Oid			role;
 
-		memcpy(&role, context + 1, sizeof(role));
-		settings = context + 1 + sizeof(role);
-		if (ours == NULL || strcmp(ours, shown) != 0)
-			set_setting(name, value, (GucContext) *context, role);
+		memcpy(&role, context + 2, sizeof(role));
+		settings = context + 2 + sizeof(role);
+		if ((ours == NULL || strcmp(ours, shown) != 0) &&
+			!set_setting(name, value, (GucContext) *context, role,
+						 is_placeholder ? placeholder_elevel : elevel))
+			failed++;
 	}
+	return failed;
+}
+
+/*
+ * Make the session's settings those of the launcher.  Those that are equal
+ * stay as they are, so that RESET in the job gives what it gives in any session
+ * of this user.
+ *
+ * There are settings that exclude one another (log_statement_stats and
+ * log_parser_stats), so that the order matters; one that cannot be set is tried
+ * again after the others.
+ *
+ * What nobody has defined in the launcher, a library may have defined here.
+ * Where it knows no such name, or no such value, the server warns a session
+ * that loads that library, and goes on; warning_level is how to do so here.
+ *
+ * Errors: those of setting a setting.
+ */
+static void
+restore_settings(char *settings, Size size, int warning_level)
+{
+	int			failed = INT_MAX;
+	int			before;
+
+	do
+	{
+		before = failed;
+		failed = set_settings(settings, size, DEBUG5, DEBUG5);
+	} while (failed > 0 && failed < before);
+
+	if (failed > 0)
+		(void) set_settings(settings, size, ERROR, warning_level);
 }
 
 static void
@@ -6226,16 +6272,20 @@ static Oid	session_role;
 /* The configuration was read again, and may differ from the launcher's. */
 static bool session_stale = false;
 
-/* Make this session the same as the launcher's, in a transaction. */
+/*
+ * Make this session the same as the launcher's, in a transaction.  The level
+ * is that of warnings of the launcher's settings.
+ */
 static void
-adopt_session(bool settings_too)
+adopt_session(bool settings_too, int warning_level)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (settings_too)
 	{
 		ResetAllOptions();
-		restore_settings(session_settings.data, session_settings.len);
+		restore_settings(session_settings.data, session_settings.len,
+						 warning_level);
 	}
 	if (session_user_id != GetSessionUserId())
 		set_user("session_authorization", session_user_id);
@@ -6264,7 +6314,7 @@ take_session(Request *request, char *settings)
 	if (session_stale ||
 		session_user_id != GetSessionUserId() ||
 		session_role != GetCurrentRoleId())
-		adopt_session(session_stale);
+		adopt_session(session_stale, WARNING);
 }
 
 /* ----------------------------------------------------------------
@@ -6814,10 +6864,13 @@ reset_session(void)
 	if (!settings_changed(&session_serialized))
 		return;
 
-	/* Where that fails, it is tried again, as the next job's error. */
+	/*
+	 * Where that fails, it is tried again, as the next job's error.  The launcher
+	 * has been warned.
+	 */
 	PG_TRY();
 	{
-		adopt_session(true);
+		adopt_session(true, DEBUG5);
 	}
 	PG_CATCH();
 	{
