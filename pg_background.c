@@ -50,7 +50,11 @@
  */
 #include "postgres.h"
 
+#include <dlfcn.h>
 #include <limits.h>
+#if defined(__linux__) || defined(__FreeBSD__)
+#include <link.h>
+#endif
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -58,6 +62,7 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
@@ -323,6 +328,32 @@ statement_timeout_applies(void)
 #else
 	return StatementTimeout > 0;
 #endif
+}
+
+/*
+ * How often has a library been loaded into this process?  Where the system does
+ * not count that, another number each time.
+ */
+#if defined(__linux__) || defined(__FreeBSD__)
+static int
+read_load_count(struct dl_phdr_info *info, size_t size, void *count)
+{
+	*(uint64 *) count = info->dlpi_adds;
+	return 1;
+}
+#endif
+
+static uint64
+count_loads(void)
+{
+	static uint64 count = 0;
+
+#if defined(__linux__) || defined(__FreeBSD__)
+	(void) dl_iterate_phdr(read_load_count, &count);
+#else
+	count++;
+#endif
+	return count;
 }
 
 /* ----------------------------------------------------------------
@@ -908,6 +939,29 @@ static uint32 launch_wait_event = 0;
 static uint32 job_wait_event = 0;
 static uint32 send_wait_event = 0;
 static uint32 request_wait_event = 0;
+
+/*
+ * A number that nobody can guess.  They are fetched some at a time, which is
+ * much cheaper.
+ *
+ * Errors: XX000 where there are none to be had.
+ */
+static int64
+strong_random(void)
+{
+	static int64 numbers[32];
+	static int	left = 0;
+
+	if (left == 0)
+	{
+		if (!pg_strong_random(numbers, sizeof(numbers)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random numbers")));
+		left = lengthof(numbers);
+	}
+	return numbers[--left];
+}
 
 /*
  * Copy a text for display, cut to so many bytes, on a character boundary and
@@ -2672,31 +2726,16 @@ init_launcher(void)
 								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/*
- * Make a cookie that nobody can guess, that is not 0 and not in use.
- *
- * Random numbers are fetched some at a time, which is much cheaper.
- */
+/* Make a cookie that nobody can guess, that is not 0 and not in use. */
 static int64
 make_cookie(void)
 {
-	static int64 random[32];
-	static int	left = 0;
 	int64		cookie;
 
 	do
-	{
-		if (left == 0)
-		{
-			if (!pg_strong_random(random, sizeof(random)))
-				ereport(ERROR,
-						(errcode(ERRCODE_INTERNAL_ERROR),
-						 errmsg("could not generate a random cookie")));
-			left = lengthof(random);
-		}
-		cookie = random[--left];
-	} while (cookie == 0 ||
-			 hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL) != NULL);
+		cookie = strong_random();
+	while (cookie == 0 ||
+		   hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL) != NULL);
 	return cookie;
 }
 
@@ -6765,13 +6804,55 @@ is_user_consistent(void)
 }
 
 /*
+ * Has a library been loaded that keeps connections to other servers for as long
+ * as the process lives?  They were made as somebody, and a later job, perhaps of
+ * another role, would have them; from here they can neither be told nor closed.
+ *
+ * Each is known by a function of its own.
+ */
+static bool
+keeps_connections(void)
+{
+	static const char *const functions[] = {
+		"dblink_connect", "mysql_fdw_handler", "oracle_fdw_handler",
+		"plproxy_call_handler", "postgres_fdw_handler"
+	};
+	static uint64 loads_seen = 0;
+	static bool found = false;
+	uint64		loads = count_loads();
+
+	/* To look for them takes longer than a small job. */
+	if (loads == loads_seen)
+		return found;
+	loads_seen = loads;
+	for (int i = 0; !found && i < lengthof(functions); i++)
+		found = dlsym(RTLD_DEFAULT, functions[i]) != NULL;
+	return found;
+}
+
+/*
+ * Can reset_session() make of this session what a new one is?  What only the
+ * end of its process undoes for sure is: temporary tables, a replication
+ * origin, a user that the server has mistaken, a base backup that is under way,
+ * and connections.
+ *
+ * As DISCARD ALL does, it leaves what the libraries of procedural languages keep
+ * (%_SHARED of PL/Perl, GD of PL/Python), and whatever libraries were loaded.
+ */
+static bool
+can_be_reset(void)
+{
+	return !has_temp_namespace() && !has_replication_origin() &&
+		is_user_consistent() && get_backup_status() == SESSION_BACKUP_NONE &&
+		!keeps_connections();
+}
+
+/*
  * Run the job of a request, and say everything that there is to say of it.
  * Returns whether this process will take another request.
  *
  * A query cancel takes effect only while the job runs.  Where it has taken
- * effect, another may be on its way, which must not meet the next job; and
- * temporary tables and a replication origin are most surely gone with the
- * process.
+ * effect, another may be on its way, which must not meet the next job.
  */
 static bool
 run_job(Request *request)
@@ -6822,8 +6903,7 @@ run_job(Request *request)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	set_ps_display("idle");
 
-	stays = request->idle_timeout >= 0 && !canceled && !has_temp_namespace() &&
-		!has_replication_origin() && is_user_consistent();
+	stays = request->idle_timeout >= 0 && !canceled && can_be_reset();
 	end = GetCurrentTimestamp();
 	if (stays)
 	{
@@ -6844,6 +6924,19 @@ run_job(Request *request)
 }
 
 /*
+ * Start the server's random numbers anew, so that a job cannot know those of the
+ * next.
+ */
+static void
+reseed_random(void)
+{
+	/* From -1 to 1 */
+	double		seed = strong_random() / 9223372036854775808.0;
+
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(seed));
+}
+
+/*
  * Undo what the job has done to the session, as DISCARD ALL would, and what
  * it knew as a launcher, so that the next one cannot see it.
  */
@@ -6859,6 +6952,7 @@ reset_session(void)
 	forget_all_jobs();
 	memset(&stats, 0, sizeof(stats));
 	drop_temporary_slots();
+	reseed_random();
 	CommitTransactionCommand();
 
 	if (!settings_changed(&session_serialized))

@@ -1,0 +1,85 @@
+# What a job leaves in its process is not there for the next: what cannot be
+# undone ends the process.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgBackground;
+use Test::More;
+
+my $node = new_server('main', <<'END');
+pg_background.idle_timeout = 1h
+wal_level = replica
+max_wal_senders = 1
+END
+my $session = new_session($node);
+my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+
+# Runs some commands in a job, and returns what an expression gives to it, and to
+# the next, which must run in the same process or must not.
+sub compare
+{
+	my ($commands, $expression, $stays, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $look = "SELECT concat_ws('|', pg_backend_pid(), $expression)";
+	my ($pid, $during) = split /\|/, $session->result($session->launch("$commands; $look"), 'a text');
+	my ($next_pid, $afterwards) = split /\|/, $session->result($session->launch($look), 'a text');
+
+	is($next_pid == $pid, $stays, "$name: " . ($stays ? 'the process stays' : 'the process ends'));
+	return ($during, $afterwards);
+}
+
+# Hardening 39: random numbers
+my $numbers = q{SELECT setseed(0.25); SELECT string_agg(random()::text, ' ') FROM generate_series(1, 10)};
+my ($during, $next) = compare('SELECT setseed(0.25)', 'random()', 1, 'Hardening 39: setseed()');
+like($session->query($numbers), qr/\Q$during\E /, 'setseed() gives the same numbers everywhere');
+unlike($session->query($numbers), qr/\Q$next\E/, 'Hardening 39: not in the next job');
+
+# Hardening 39: a base backup
+my ($start, $stop) =
+  $version >= 150000
+  ? (q{pg_backup_start('job', true)}, 'pg_backup_stop()')
+  : (q{pg_start_backup('job', true, false)}, 'pg_stop_backup(false)');
+compare("SELECT $start", '1', '', 'Hardening 39: a base backup');
+is($session->query("SELECT sqlstate FROM pg_background_run_v2('SELECT $stop')"),
+	'55000', 'Hardening 39: no base backup is in progress in the next job');
+
+# Hardening 39: connections
+foreach my $library (qw(dblink postgres_fdw))
+{
+  SKIP:
+	{
+		skip "$library is not installed", 1
+		  if $node->safe_psql('postgres', "SELECT count(*) FROM pg_available_extensions WHERE name = '$library'") eq '0';
+		$node->safe_psql('postgres', "CREATE EXTENSION $library");
+		my $connstr = $node->connstr('postgres');
+		if ($library eq 'dblink')
+		{
+			($during, $next) = compare("SELECT dblink_connect('kept', \$\$$connstr\$\$)",
+				'dblink_get_connections()', '', 'Hardening 39: dblink');
+			is($during, '{kept}', 'dblink: there is a connection');
+			is($next, undef, 'dblink: it is gone');
+		}
+		else
+		{
+			my ($host, $port) = ($node->host, $node->port);
+			$node->safe_psql('postgres', <<"END");
+CREATE SERVER self FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER self;
+CREATE FOREIGN TABLE remote (datname name) SERVER self OPTIONS (schema_name 'pg_catalog', table_name 'pg_database');
+END
+			compare('SELECT count(*) FROM remote', '1', '', 'Hardening 39: postgres_fdw');
+		}
+	}
+}
+
+# another library does not end it
+compare('DO $$BEGIN END$$', '1', 1, 'PL/pgSQL');
+
+$session->quit;
+nothing_left($node, 'all');
+
+done_testing();
