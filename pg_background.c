@@ -87,6 +87,7 @@
 #include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "replication/logicalworker.h"
 #include "replication/origin.h"
 #include "replication/slot.h"
 #include "storage/dsm.h"
@@ -2358,10 +2359,20 @@ static const char *const private_settings[] = {
 	"transaction_deferrable", "transaction_isolation", "transaction_read_only"
 };
 
+/*
+ * Nor does it take over what a logical replication worker, in whose triggers it
+ * is launched, has been made to work with: session_replication_role, an empty
+ * search_path and the subscription's synchronous_commit.  That is how to apply
+ * changes that were checked where they come from.  What the job writes, nobody
+ * has checked; so it is done as in any session of its user, with triggers and
+ * foreign keys.  Whatever is set there for a function is shared.
+ */
 static bool
 is_shared_setting(struct config_generic *record)
 {
 	if (record->context < PGC_SU_BACKEND)
+		return false;
+	if (IsLogicalWorker() && record->source == PGC_S_OVERRIDE)
 		return false;
 	for (int i = 0; i < lengthof(private_settings); i++)
 	{
