@@ -265,6 +265,16 @@ my_backend_index(void)
 #endif
 }
 
+/* What is run next is not the statement that was run before. */
+static void
+forget_query_id(void)
+{
+	pgstat_report_query_id(0, true);
+#if PG_VERSION_NUM >= 180000
+	pgstat_report_plan_id(0, true);
+#endif
+}
+
 static void
 run_portal(Portal portal, DestReceiver *receiver, QueryCompletion *qc)
 {
@@ -2522,7 +2532,7 @@ waiting_sessions(void)
  * us waiting on a latch.
  */
 static bool
-is_deadlocked(pid_t pid)
+waits_for_us(pid_t pid)
 {
 	List	   *ours = waiting_sessions();
 	List	   *seen = list_make1_int((int) pid);
@@ -2549,6 +2559,21 @@ is_deadlocked(pid_t pid)
 		}
 	}
 	return false;
+}
+
+/* A wait may last for days, and looks once a second: nothing is left of a look. */
+static bool
+is_deadlocked(pid_t pid)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_background deadlock check",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	bool		result = waits_for_us(pid);
+
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
+	return result;
 }
 
 /*
@@ -6590,6 +6615,7 @@ run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
 	DestReceiver *receiver;
 	QueryCompletion qc;
 
+	forget_query_id();
 	set_ps_display(GetCommandTagName(tag));
 	check_statement(parsetree->stmt);
 	start_xact_command();
