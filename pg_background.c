@@ -68,6 +68,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
@@ -580,6 +581,9 @@ typedef struct DoneFrame
 	bool		stays;			/* the worker will take another request */
 	int64		execution;		/* how long it took, microseconds */
 } DoneFrame;
+
+/* How the line begins that tells a job in the server log, see add_job_line() */
+#define JOB_LINE_START		"background job of user "
 
 /* The worker's own segment, NULL in any other process */
 static WorkerShared *my_shared = NULL;
@@ -1602,6 +1606,31 @@ forget_all_jobs(void)
 }
 
 /*
+ * Take the line that tells the job from the end of a message's context: who
+ * reads the message knows which job he has launched.
+ */
+static void
+drop_job_line(ErrorData *edata)
+{
+	char	   *end;
+	char	   *line;
+
+	if (edata->context == NULL)
+		return;
+	end = strrchr(edata->context, '\n');
+	line = end != NULL ? end + 1 : edata->context;
+	if (strncmp(line, JOB_LINE_START, strlen(JOB_LINE_START)) != 0)
+		return;
+	if (end != NULL)
+		*end = '\0';
+	else
+	{
+		pfree(edata->context);
+		edata->context = NULL;
+	}
+}
+
+/*
  * Take apart a protocol message that the server has made of an error or a
  * notice.
  */
@@ -1615,6 +1644,7 @@ parse_message(char *data, Size size)
 	appendBinaryStringInfo(&msg, data, size);
 	pq_parse_errornotice(&msg, edata);
 	pfree(msg.data);
+	drop_job_line(edata);
 	return edata;
 }
 
@@ -6259,6 +6289,98 @@ static DestReceiver row_receiver = {
 };
 
 /* ----------------------------------------------------------------
+ *		The worker: whose job it is, in the server log
+ *
+ * log_line_prefix has no user and no database to show of a background process,
+ * so every line of a job has them in its context.  The launcher does not show
+ * them, see drop_job_line().
+ * ----------------------------------------------------------------
+ */
+
+static char job_line[sizeof(JOB_LINE_START) + 2 * NAMEDATALEN + LABEL_SIZE + 64];
+static char job_label[LABEL_SIZE];
+static char database_name[NAMEDATALEN];
+static char user_name[NAMEDATALEN];
+static Oid	named_user = InvalidOid;
+
+/* Make the line of what is known. */
+static void
+make_job_line(void)
+{
+	snprintf(job_line, sizeof(job_line),
+			 job_label[0] != '\0' ?
+			 JOB_LINE_START "\"%s\" in database \"%s\", label \"%s\"" :
+			 JOB_LINE_START "\"%s\" in database \"%s\"",
+			 user_name, database_name, job_label);
+
+	/* It is one line, whatever it is made of. */
+	for (char *c = job_line; *c != '\0'; c++)
+	{
+		if ((unsigned char) *c < ' ')
+			*c = ' ';
+	}
+}
+
+/*
+ * A job of this user begins.  Until his name can be looked up, it is what it was
+ * in his job before, if that was the last one.
+ */
+static void
+begin_job_line(Oid user)
+{
+	JobInfo		info;
+
+	read_job_info(my_shared, &info);
+	strlcpy(job_label, info.label, LABEL_SIZE);
+	if (user == named_user)
+		make_job_line();
+	else
+		job_line[0] = '\0';
+}
+
+/* Look the names up, in a transaction. */
+static void
+complete_job_line(Oid user)
+{
+	char	   *name = GetUserNameFromId(user, true);
+
+	if (name == NULL)
+		name = psprintf("%u", user);
+	if (database_name[0] == '\0')
+		strlcpy(database_name, get_database_name(MyDatabaseId), NAMEDATALEN);
+	if (user != named_user || strcmp(user_name, name) != 0)
+	{
+		strlcpy(user_name, name, NAMEDATALEN);
+		named_user = user;
+		make_job_line();
+	}
+	pfree(name);
+}
+
+/*
+ * An error context callback, the outermost of the job.
+ *
+ * It must not make a message impossible to say: what is in the way of a client
+ * encoding that the job has set is left out.
+ */
+static void
+add_job_line(void *arg)
+{
+	char		line[sizeof(job_line)];
+
+	if (job_line[0] == '\0')
+		return;
+	strlcpy(line, job_line, sizeof(line));
+	for (char *c = line; *c != '\0'; c++)
+	{
+		if (IS_HIGHBIT_SET(*c) &&
+			pg_get_client_encoding() != GetDatabaseEncoding())
+			*c = '?';
+	}
+	errcontext("%s", line);
+}
+
+/* ----------------------------------------------------------------
  *		The worker: settings and users
  * ----------------------------------------------------------------
  */
@@ -6356,6 +6478,7 @@ adopt_session(bool settings_too, int warning_level)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	complete_job_line(session_user_id);
 	if (settings_too)
 	{
 		ResetAllOptions();
@@ -6685,6 +6808,7 @@ run_string(const char *sql, JobParams *params)
 	if (stats)
 		ResetUsage();
 	start_xact_command();
+	complete_job_line(session_user_id);
 
 	oldcontext = MemoryContextSwitchTo(MessageContext);
 	parsetrees = pg_parse_query(sql);
@@ -6901,7 +7025,13 @@ run_job(Request *request)
 	TimestampTz end;
 	bool		stays;
 	DoneFrame  *done;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = add_job_line
+	};
 
+	begin_job_line(request->session_user);
+	error_context_stack = &callback;
 	output_discard = request->discard;
 	job_timed_out = false;
 	job_warnings.count = 0;
@@ -6955,6 +7085,7 @@ run_job(Request *request)
 	done->stays = stays;
 	done->execution = end - start;
 	(void) send_output(true, true);
+	error_context_stack = callback.previous;
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(MessageContext);
 	return stays && output_queue != NULL;

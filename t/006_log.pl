@@ -60,8 +60,9 @@ is(log_since($node, $size), '', 'ordinary jobs add nothing to the log');
 my ($pid, $log) = log_of_job($session, 'SELECT 1 / 0 AS boom');
 is( $log,
 	"pg_background[$pid] ERROR:  division by zero\n"
+	  . "pg_background[$pid] CONTEXT:  background job of user \"postgres\" in database \"postgres\"\n"
 	  . "pg_background[$pid] STATEMENT:  SELECT 1 / 0 AS boom\n",
-	'a job that fails adds its error and its statement');
+	'a job that fails adds its error, whose it is, and its statement');
 
 # log_statement
 $session->query(q{SET log_statement = 'all'});

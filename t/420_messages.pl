@@ -105,6 +105,12 @@ test_error($session, "SET client_encoding = 'LATIN1'; COMMIT; $euro_raises",
 	'Hardening 42: of the job');
 test_encoding($session, 'UTF8', 'Hardening 42: of the job before');
 
+# Hardening 47: what is added to a notice for the log does not get in its way.
+is( $session->query(
+		"SELECT has_error FROM pg_background_run_v2(\$job\$SET client_encoding = 'LATIN1';"
+		  . " DO \$do\$ BEGIN RAISE NOTICE 'plain'; END \$do\$\$job\$, label => '$euro')"),
+	'f', 'Hardening 47: a label that the job cannot express');
+
 # It ends the process, and its context has what the job cannot express.
 $job = $session->launch(
 	qq{SET client_encoding = 'LATIN1'; COMMIT; SELECT "sleep for $euro"()});
@@ -137,6 +143,77 @@ is($session->result($job, 'a text'), "SET\nDO", 'Hardening 42: SJIS, notice');
 like($session->{messages}, qr/NOTICE:  00000: \x82\xA0\n/, 'Hardening 42: the notice');
 $session->quit;
 nothing_left($node, 'encodings');
+$node->stop;
+
+# Hardening 47: whose lines these are, though Debian's prefix has no user and no
+# database of a background process.
+$node = new_server('log', <<'END');
+pg_background.idle_timeout = 1h
+log_line_prefix = '%m [%p] %q%u@%d '
+END
+$node->safe_psql('postgres', 'CREATE ROLE "A. Liddell" LOGIN IN ROLE pgbackground_role');
+$node->safe_psql('postgres', 'CREATE DATABASE wonderland');
+$node->safe_psql('wonderland', 'CREATE EXTENSION pg_background');
+$session = new_session($node, dbname => 'wonderland', user => "'A. Liddell'");
+my $who = 'background job of user "A. Liddell" in database "wonderland"';
+
+# Runs a job with a label to its end, or until it sleeps, in which case the process
+# is ended. Returns what its lines in the log are, without the prefix.
+sub lines_of_job
+{
+	my ($sql, $label) = @_;
+	my $size = log_size($node);
+	my $job = $session->query(
+		"SELECT pid || ', ' || cookie FROM pg_background_launch_v2(\$job\$$sql\$job\$, 0, $label)");
+	my ($pid) = split /, /, $job;
+
+	if ($sql =~ /pg_sleep/)
+	{
+		wait_for_worker($node, $job, "wait_event = 'PgSleep'");
+		$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+	}
+	$session->wait_for($job);
+	my @lines = map { s/^[-\d]+ [\d:.]+ \w+ \[\d+\] //r }
+	  grep { /^[-\d]+ [\d:.]+ \w+ \[$pid\] |^\t/ } split /\n/, log_since($node, $size);
+
+	$session->send("\\set SHOW_CONTEXT always\nSELECT * FROM pg_background_result_v2($job) AS (a text)");
+	$session->receive;
+	unlike($session->{messages}, qr/background job of user/, 'the launcher is not told');
+	like($session->{messages}, qr/CONTEXT:  .*background worker, pid $pid$/ms,
+		'it knows which job it is') if $session->{messages};
+
+	return @lines;
+}
+
+sub test_lines
+{
+	my ($sql, $label, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my @lines = lines_of_job($sql, $label);
+
+	is(join("\n", grep { !/STATEMENT/ } @lines), $expected, "Hardening 47: $name");
+	return;
+}
+
+test_lines(q{SELECT 'nothing'}, 'NULL', '', 'nothing');
+test_lines('SELECT 1 / 0', q{'nightly'},
+	"ERROR:  division by zero\nCONTEXT:  $who, label \"nightly\"", 'an error');
+test_lines('SELECT 1 / 0', 'NULL', "ERROR:  division by zero\nCONTEXT:  $who", 'without a label');
+test_lines(q{DO $$ BEGIN RAISE WARNING 'careful'; END $$}, q{E'two\nlines'},
+	"WARNING:  careful\nCONTEXT:  PL/pgSQL function inline_code_block line 1 at RAISE\n\t$who, label \"two lines\"",
+	'a warning');
+test_lines(q{DO $$ BEGIN RAISE LOG 'for the log'; END $$}, 'NULL',
+	"LOG:  for the log\nCONTEXT:  PL/pgSQL function inline_code_block line 1 at RAISE\n\t$who",
+	'for the log');
+test_lines('SELECT pg_sleep(1000)', q{'sleepy'},
+	"FATAL:  terminating background worker \"pg_background\" due to administrator command\nCONTEXT:  $who, label \"sleepy\"",
+	'the end of the process');
+
+$node->safe_psql('postgres', 'ALTER ROLE "A. Liddell" RENAME TO "Alice"');
+$who =~ s/A. Liddell/Alice/;
+test_lines('SELECT 1 / 0', 'NULL', "ERROR:  division by zero\nCONTEXT:  $who", 'a role that was renamed');
+$session->quit;
+nothing_left($node, 'log');
 $node->stop;
 
 done_testing();
