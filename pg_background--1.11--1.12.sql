@@ -117,29 +117,6 @@ CREATE PROCEDURE pg_background_maintain(
 AS 'MODULE_PATHNAME', 'pg_background_maintain'
 LANGUAGE C;
 
--- The privilege helpers know functions only, and there is a procedure now.
-
-DO LANGUAGE plpgsql $block$
-DECLARE
-    helper regprocedure;
-BEGIN
-    FOR helper IN
-        SELECT d.objid
-        FROM pg_catalog.pg_extension e
-        JOIN pg_catalog.pg_depend d
-          ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-        JOIN pg_catalog.pg_proc p ON d.classid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.objid
-        WHERE e.extname = 'pg_background'
-          AND p.proname IN ('grant_pg_background_privileges', 'revoke_pg_background_privileges',
-                            'pg_background_drop_executor_role')
-    LOOP
-        EXECUTE replace(replace(pg_get_functiondef(helper),
-                                '''ALL ON FUNCTION ''', '''ALL ON ROUTINE '''),
-                        '''FUNCTION'' AS kind', '''ROUTINE'' AS kind');
-    END LOOP;
-END
-$block$;
-
 COMMENT ON PROCEDURE pg_background_maintain(text[], int4, bool, pg_background_outcome[])
 IS 'run many commands in a few background workers, and hold no snapshot meanwhile; returns what became of each';
 COMMENT ON TYPE pg_background_untyped
@@ -159,11 +136,34 @@ IS 'run a statement with parameters $1, $2, ... of type text in a background wor
 COMMENT ON FUNCTION pg_background_run_params_v2(text, VARIADIC pg_background_untyped[])
 IS 'run a statement with parameters $1, $2, ... of type text in a background worker and wait for it; returns what became of it';
 
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- The privilege helpers know functions only, and there is a procedure now.
+
+DO LANGUAGE plpgsql $block$
+DECLARE
+    helper regprocedure;
+BEGIN
+    FOR helper IN
+        SELECT d.objid
+        FROM pg_extension e
+        JOIN pg_depend d
+          ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+        JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+        WHERE e.extname = 'pg_background'
+          AND p.proname IN ('grant_pg_background_privileges', 'revoke_pg_background_privileges',
+                            'pg_background_drop_executor_role')
+    LOOP
+        EXECUTE replace(replace(pg_get_functiondef(helper),
+                                '''ALL ON FUNCTION ''', '''ALL ON ROUTINE '''),
+                        '''FUNCTION'' AS kind', '''ROUTINE'' AS kind');
+    END LOOP;
+END
+$block$;
+
 -- PUBLIC gets nothing, the executor role everything but the helpers and the type
 -- above, which nobody needs to name; as in pg_background--1.11.sql, where it says
 -- why there is no GRANT or REVOKE that changes nothing.
-
-SET LOCAL search_path = pg_catalog, pg_temp;
 
 DO LANGUAGE plpgsql $block$
 DECLARE
