@@ -1492,6 +1492,26 @@ start_worker(Job *job)
 }
 
 /*
+ * Send a signal to a worker and to the programs that it has started, as
+ * pg_cancel_backend() and pg_terminate_backend() do.
+ */
+static void
+signal_worker(Worker *worker, int signal)
+{
+	pid_t		pid;
+
+	/* The postmaster may have given the PID to another process. */
+	if (GetBackgroundWorkerPid(worker->handle, &pid) != BGWH_STARTED)
+		return;
+#ifdef HAVE_SETSID
+	/* A process that has just started does not lead a group yet. */
+	if (kill(-pid, signal) == 0)
+		return;
+#endif
+	(void) kill(pid, signal);
+}
+
+/*
  * Ask for a running job to be canceled, as pg_cancel_backend() would.  The
  * worker is asked through its segment, too: it may not have begun.
  */
@@ -1499,7 +1519,6 @@ static void
 cancel_job(Job *job)
 {
 	Worker	   *worker = job->worker;
-	pid_t		pid;
 
 	elog(DEBUG2, "pg_background: cancel requested for pid=%d cookie=" INT64_FORMAT,
 		 (int) job->pid, job->cookie);
@@ -1507,9 +1526,7 @@ cancel_job(Job *job)
 	job->cancel_requested = true;
 	pg_atomic_write_u32(&worker->shared->canceled, 1);
 
-	/* The postmaster may have given the PID to another process. */
-	if (GetBackgroundWorkerPid(worker->handle, &pid) == BGWH_STARTED)
-		kill(pid, SIGINT);
+	signal_worker(worker, SIGINT);
 }
 
 /* ----------------------------------------------------------------
@@ -3540,8 +3557,10 @@ job_state(Job *job)
 static void
 end_with_grace(Job *job, TimestampTz deadline)
 {
-	if (job->worker != NULL && !wait_for_job(job, deadline))
-		TerminateBackgroundWorker(job->worker->handle);
+	if (job->worker == NULL || wait_for_job(job, deadline))
+		return;
+	TerminateBackgroundWorker(job->worker->handle);
+	signal_worker(job->worker, SIGTERM);
 }
 
 /* Keep a row that was read in a caller's tuplestore. */
