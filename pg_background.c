@@ -488,15 +488,21 @@ typedef struct WorkerShared
 #define DROP_ALL		2
 
 /*
- * What a worker is at.  When it has waited long enough for a request, it may
- * leave only if it can go from ready to leaving; and its launcher may send it
- * one only if it can go from ready to claimed.  A session that finds no slot
- * free may also make it leave, see dismiss_idle_worker().
+ * What a worker is at.  Its job has ended once what the job did is committed,
+ * or rolled back and the error is among what is still to be said: nothing that
+ * happens to the process from then on is an error of the job.
+ *
+ * It is ready when it has said done, all of it; whichever of worker and launcher
+ * is the first to know that says so.  When it has waited long enough for a
+ * request, it may leave only if it can go from ready to leaving; and its
+ * launcher may send it one only if it can go from ready to claimed.  A session
+ * that finds no slot free may also make it leave, see dismiss_idle_worker().
  */
 typedef enum WorkerState
 {
 	WORKER_STARTING,
 	WORKER_RUNNING,
+	WORKER_ENDED,
 	WORKER_READY,
 	WORKER_CLAIMED,
 	WORKER_LEAVING
@@ -584,6 +590,15 @@ typedef struct DoneFrame
 
 /* How the line begins that tells a job in the server log, see add_job_line() */
 #define JOB_LINE_START		"background job of user "
+
+/* Go from one state to another, where nobody else has been faster. */
+static bool
+change_state(WorkerShared *shared, WorkerState from, WorkerState to)
+{
+	uint32		expected = from;
+
+	return pg_atomic_compare_exchange_u32(&shared->state, &expected, to);
+}
 
 /* The worker's own segment, NULL in any other process */
 static WorkerShared *my_shared = NULL;
@@ -1249,6 +1264,7 @@ end_job(Worker *worker, bool stays)
 		return;
 	}
 
+	(void) change_state(worker->shared, WORKER_ENDED, WORKER_READY);
 	detach_job(worker);
 	dlist_delete(&worker->node);
 	dlist_push_tail(&workers, &worker->node);
@@ -1281,14 +1297,12 @@ claim_idle_worker(Job *job)
 	dlist_reverse_foreach(iter, &workers)
 	{
 		Worker	   *worker = dlist_container(Worker, node, iter.cur);
-		uint32		ready = WORKER_READY;
 
 		if (worker->job == NULL &&
 			worker->login_user == job->login_user &&
 			worker->queue_size == job->queue_size &&
 			worker->request_room >= request_size(job, worker) &&
-			pg_atomic_compare_exchange_u32(&worker->shared->state, &ready,
-										   WORKER_CLAIMED))
+			change_state(worker->shared, WORKER_READY, WORKER_CLAIMED))
 		{
 			worker->job = job;
 			job->worker = worker;
@@ -2244,31 +2258,51 @@ count_job(Job *job)
 		stats.failed++;
 }
 
+/* The error of a job whose process has ended, as far as it is known */
+static ErrorData *
+loss_of_worker(Worker *worker)
+{
+	LastWords  *last_words = &worker->shared->head.last_words;
+
+	if (last_words->sqlerrcode != 0)
+		return make_error(last_words->sqlerrcode, last_words->message,
+						  last_words->hint);
+	return make_error(ERRCODE_CONNECTION_FAILURE,
+					  psprintf("lost connection to worker process with PID %d",
+							   (int) worker->pid),
+					  "More details may be available in the server log.");
+}
+
 /*
  * A worker's process has ended.  Where that ends its job, and it did not say
- * why in the queue, it may have left word in the segment.
+ * why in the queue, it may have left word in the segment; or the job has ended
+ * well, and only what it had still to say is lost.
  */
 static void
 worker_lost(Worker *worker)
 {
+	MemoryContext oldcontext = CurrentMemoryContext;
 	Job		   *job = worker->job;
-	LastWords  *last_words = &worker->shared->head.last_words;
 
-	/* Of a forgotten job, nothing more is known than that it was not heard. */
-	if (job != NULL && job->error == NULL && !job->forgotten)
+	if (job != NULL && job->error == NULL &&
+		worker->shared->head.last_words.sqlerrcode == 0 &&
+		pg_atomic_read_u32(&worker->shared->state) == WORKER_ENDED)
+		job->lost = true;
+	else if (job != NULL && job->error == NULL && !job->forgotten)
 	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
-
-		if (last_words->sqlerrcode != 0)
-			job->error = make_error(last_words->sqlerrcode,
-									last_words->message, last_words->hint);
-		else
-			job->error = make_error(ERRCODE_CONNECTION_FAILURE,
-									psprintf("lost connection to worker process with PID %d",
-											 (int) worker->pid),
-									"More details may be available in the server log.");
+		PG_TRY();
+		{
+			MemoryContextSwitchTo(job->context);
+			job->error = loss_of_worker(worker);
+		}
+		PG_CATCH();
+		{
+			blame_job(job);
+		}
+		PG_END_TRY();
 		MemoryContextSwitchTo(oldcontext);
 	}
+	/* Of a forgotten job, nothing more is known than that it was not heard. */
 	if (job != NULL)
 		count_job(job);
 	release_worker(worker, true);
@@ -3031,11 +3065,9 @@ dismiss_idle_worker(pid_t *leaving)
 	if (chosen != NULL)
 	{
 		WorkerShared *shared = dsm_segment_address(chosen);
-		uint32		ready = WORKER_READY;
 
 		if (*leaving == 0 &&
-			pg_atomic_compare_exchange_u32(&shared->state, &ready,
-										   WORKER_LEAVING))
+			change_state(shared, WORKER_READY, WORKER_LEAVING))
 		{
 			shm_mq	   *queue = (shm_mq *) ((char *) shared + shared->request_queue);
 
@@ -3688,6 +3720,18 @@ read_spool(Reader *reader)
 	}
 }
 
+/* Has a job that has ended well said all? */
+static void
+check_complete(Job *job)
+{
+	if (job->lost)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("the result of the job with PID %d is incomplete",
+						(int) job->pid),
+				 errdetail("Its process was ended when the job had ended, before it had said all.")));
+}
+
 /*
  * Receive a job's whole result into its reader's tuplestore, and raise its
  * notices.  Where the job has failed, that is all, and its error is the
@@ -3725,6 +3769,7 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
 
 	if (job->error != NULL)
 		return;
+	check_complete(job);
 	if (job->desc != NULL)
 		check_row_type(job, reader.expected);
 	else
@@ -5444,6 +5489,7 @@ pg_background_result_jsonb_v2(PG_FUNCTION_ARGS)
 	raise_notices(job);
 	if (job->error != NULL)
 		raise_job_error(job);
+	check_complete(job);
 
 	pin_job(job);
 	job->being_read = true;
@@ -5794,7 +5840,8 @@ list_worker(WorkerShared *shared, ReturnSetInfo *rsinfo)
 	values[4] = ObjectIdGetDatum(shared->database);
 	values[5] = text_or_null(visible && info.label[0] != '\0' ?
 							 info.label : NULL, &isnull[5]);
-	values[6] = CStringGetTextDatum(state == WORKER_RUNNING ? "running" :
+	values[6] = CStringGetTextDatum(state == WORKER_RUNNING ||
+									state == WORKER_ENDED ? "running" :
 									state == WORKER_READY ||
 									state == WORKER_LEAVING ? "idle" : "starting");
 	isnull[6] = !visible;
@@ -5866,7 +5913,7 @@ static shm_mq_handle *output_queue = NULL;
 
 static shm_mq_handle *request_queue;
 
-/* Nobody has wanted rows or notices from the start. */
+/* Nobody has wanted rows or notices from the start, or there is no job. */
 static bool output_discard = false;
 
 static bool
@@ -6062,7 +6109,8 @@ output_putmessage(char type, const char *body, size_t size)
 	FrameKind	kind = type == 'E' ? FRAME_ERROR : FRAME_NOTICE;
 	StringInfoData notice;
 
-	if (type != 'E' && type != 'N')
+	if ((type != 'E' && type != 'N') ||
+		(type == 'E' && pg_atomic_read_u32(&my_shared->state) == WORKER_ENDED))
 		return 0;
 
 	if (kind == FRAME_NOTICE &&
@@ -6139,7 +6187,8 @@ before_logging(ErrorData *error)
 
 /*
  * The process ends.  Where an error could not be sent, since the queue is full
- * and nobody reads it, leave word in the segment.
+ * and nobody reads it, leave word in the segment.  Of a job that has ended well,
+ * the worker's state is word enough.
  */
 static void
 leave_last_words(int code, Datum arg)
@@ -6155,9 +6204,12 @@ leave_last_words(int code, Datum arg)
 
 		if (header->kind == FRAME_ERROR)
 		{
-			ErrorData  *error = parse_message(output.data + pos + FRAME_HEADER_SIZE,
-											  header->size);
+			ErrorData  *error;
 
+			/* Should that fail, the job has failed all the same. */
+			last_words->sqlerrcode = ERRCODE_INTERNAL_ERROR;
+			error = parse_message(output.data + pos + FRAME_HEADER_SIZE,
+								  header->size);
 			strlcpy(last_words->message,
 					clip_text(error->message, LAST_ERROR_SIZE - 1),
 					LAST_ERROR_SIZE);
@@ -6720,9 +6772,12 @@ restore_params(Request *request, char *data)
 	return params;
 }
 
-/* Say that a command has completed. */
+/*
+ * Say that a command has completed.  Where it was the last one, this is done
+ * behind the commit, so that nothing is waited for.
+ */
 static void
-send_command(QueryCompletion *qc)
+send_command(QueryCompletion *qc, bool is_last)
 {
 	CommandFrame *command = (CommandFrame *) append_frame(FRAME_COMMAND,
 														  sizeof(CommandFrame));
@@ -6737,7 +6792,7 @@ send_command(QueryCompletion *qc)
 		snprintf(tag, COMPLETION_TAG_BUFSIZE,
 				 qc->commandTag == CMDTAG_INSERT ? "%s 0 " UINT64_FORMAT :
 				 "%s " UINT64_FORMAT, name, qc->nprocessed);
-	if (output.len > GATHER_SIZE)
+	if (output.len > GATHER_SIZE && !is_last)
 		(void) send_output(true, false);
 }
 
@@ -6795,6 +6850,10 @@ run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
 	{
 		if (implicit_block)
 			EndImplicitTransactionBlock();
+		/* Nothing that is to be said behind the commit may fail. */
+		enlargeStringInfo(&output, frame_space(sizeof(CommandFrame)) +
+						  frame_space(sizeof(WarningsFrame)) +
+						  frame_space(sizeof(DoneFrame)));
 		finish_xact_command();
 	}
 	else if (IsA(parsetree->stmt, TransactionStmt))
@@ -6806,12 +6865,14 @@ run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	}
 
-	send_command(&qc);
+	send_command(&qc, is_last);
 	MemoryContextDelete(context);
 }
 
 /*
  * Run an SQL string as though it had arrived as one simple-query message.
+ *
+ * Where it has ended well, query cancels are held off on return.
  */
 static void
 run_string(const char *sql, JobParams *params)
@@ -6868,6 +6929,10 @@ run_string(const char *sql, JobParams *params)
 				 errmsg("the background job left a transaction open, which is rolled back")));
 		AbortOutOfAnyTransaction();
 	}
+
+	/* A cancel that comes now is too late. */
+	HOLD_CANCEL_INTERRUPTS();
+	pg_atomic_write_u32(&my_shared->state, WORKER_ENDED);
 
 	switch (check_log_duration(duration, logged))
 	{
@@ -7077,10 +7142,12 @@ run_job(Request *request)
 	PG_CATCH();
 	{
 		canceled = recover_from_error();
+		/* Throwing an error has ended that. */
+		HOLD_CANCEL_INTERRUPTS();
+		pg_atomic_write_u32(&my_shared->state, WORKER_ENDED);
 	}
 	PG_END_TRY();
 
-	HOLD_CANCEL_INTERRUPTS();
 	QueryCancelPending = false;
 	debug_query_string = NULL;
 	hold_user = InvalidOid;
@@ -7091,11 +7158,7 @@ run_job(Request *request)
 
 	stays = request->idle_timeout >= 0 && !canceled && can_be_reset();
 	end = GetCurrentTimestamp();
-	if (stays)
-	{
-		pg_atomic_write_u64(&my_shared->idle_since, (uint64) end);
-		pg_atomic_write_u32(&my_shared->state, WORKER_READY);
-	}
+	pg_atomic_write_u64(&my_shared->idle_since, (uint64) end);
 	if (job_warnings.count > 0)
 		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
 			   &job_warnings, sizeof(WarningsFrame));
@@ -7105,6 +7168,9 @@ run_job(Request *request)
 	done->execution = end - start;
 	(void) send_output(true, true);
 	error_context_stack = callback.previous;
+	output_discard = true;
+	if (stays)
+		(void) change_state(my_shared, WORKER_ENDED, WORKER_READY);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(MessageContext);
 	return stays && output_queue != NULL;
@@ -7256,11 +7322,8 @@ take_request(int timeout)
 				deadline = TimestampTzPlusMilliseconds(now, timeout);
 			if (leave || now >= deadline)
 			{
-				uint32		ready = WORKER_READY;
-
 				/* Where we are claimed, a request is on its way. */
-				if (pg_atomic_compare_exchange_u32(&my_shared->state, &ready,
-												   WORKER_LEAVING))
+				if (change_state(my_shared, WORKER_READY, WORKER_LEAVING))
 					return NULL;
 			}
 			else
