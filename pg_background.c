@@ -399,7 +399,7 @@ count_loads(void)
 /* How long a worker waits where enough others do, unless run_all needs it */
 #define SPARE_IDLE_TIMEOUT	10
 
-/* How long a launch waits for workers of other sessions to leave */
+/* How long a launch waits for workers to leave */
 #define DISMISS_GRACE		5000
 
 /* The request queue holds at least this much, or the first request. */
@@ -823,6 +823,7 @@ typedef struct Worker
 	shm_mq_handle *requests;
 	shm_mq_handle *results;
 	bool		sent;			/* it was handed a job */
+	bool		runs_on;		/* with a job that we know nothing of any more */
 	struct Job *job;			/* NULL where it waits for another */
 
 	/* What another job must have in common with the one it started with */
@@ -950,8 +951,8 @@ static struct
 static int	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
 
 /*
- * Workers that have said done, but whose processes may still hold a slot.
- * See reap_workers().
+ * Workers that have said all that we will hear of them, but whose processes may
+ * still hold a slot.  See reap_workers().
  */
 static dlist_head leaving_workers = DLIST_STATIC_INIT(leaving_workers);
 
@@ -1030,42 +1031,40 @@ unpin_segment(SegmentHead *head, dsm_handle handle)
 
 /*
  * Forget the workers whose processes are gone, and with them their handles.
- * Where wait is true, sleep until at least one is gone.  Returns false where
- * none is gone, and with wait, where there was none to wait for.
  *
  * The server frees a slot only when the postmaster has seen the process end,
  * some time after its job has ended.
  */
-static bool
-reap_workers(bool wait)
+static void
+reap_workers(void)
 {
-	bool		reaped = false;
+	dlist_mutable_iter iter;
 
-	while (!dlist_is_empty(&leaving_workers))
+	dlist_foreach_modify(iter, &leaving_workers)
 	{
-		dlist_mutable_iter iter;
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+		pid_t		pid;
 
-		dlist_foreach_modify(iter, &leaving_workers)
+		if (GetBackgroundWorkerPid(worker->handle, &pid) == BGWH_STOPPED)
 		{
-			Worker	   *worker = dlist_container(Worker, node, iter.cur);
-			pid_t		pid;
-
-			if (GetBackgroundWorkerPid(worker->handle, &pid) == BGWH_STOPPED)
-			{
-				dlist_delete(&worker->node);
-				MemoryContextDelete(worker->context);
-				reaped = true;
-			}
+			dlist_delete(&worker->node);
+			MemoryContextDelete(worker->context);
 		}
-		if (reaped || !wait)
-			break;
-
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
-						 wait_event(&launch_wait_event, "PgBackgroundLaunch"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
 	}
-	return reaped;
+}
+
+/* Will a slot become free, since a process of ours is about to end? */
+static bool
+is_worker_leaving(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &leaving_workers)
+	{
+		if (!dlist_container(Worker, node, iter.cur)->runs_on)
+			return true;
+	}
+	return false;
 }
 
 /* Copy what is public of a worker's job. */
@@ -1304,6 +1303,9 @@ claim_idle_worker(Job *job)
 			worker->request_room >= request_size(job, worker) &&
 			change_state(worker->shared, WORKER_READY, WORKER_CLAIMED))
 		{
+			/* What was made for a new one is not needed. */
+			if (job->worker != NULL)
+				release_worker(job->worker, false);
 			worker->job = job;
 			job->worker = worker;
 			job->pid = worker->pid;
@@ -1414,21 +1416,16 @@ choose_user(Request *request)
 }
 
 /*
- * Start a process for a job, and wait until it has a PID.  It need not have
- * mapped the segment then, nor connected.  Returns false where no slot is free.
+ * Make for a job all of a worker but its process.
  *
- * On error the job has a worker that is to be let go, or none.
- *
- * Errors: 53000 where the process cannot be started, 57P01 where the
- * postmaster is gone, those of dsm_create(), and whatever interrupts us.
+ * Errors: those of dsm_create().
  */
-static bool
-start_worker(Job *job)
+static void
+prepare_worker(Job *job)
 {
 	Worker	   *worker;
 	MemoryContext context;
 	MemoryContext oldcontext;
-	BackgroundWorker registration;
 
 	/* Until all that can fail has been done, it goes with the caller's. */
 	context = AllocSetContextCreate(CurrentMemoryContext, "pg_background worker",
@@ -1444,9 +1441,22 @@ start_worker(Job *job)
 	dlist_push_tail(&workers, &worker->node);
 	worker->job = job;
 	job->worker = worker;
+	MemoryContextSwitchTo(oldcontext);
+}
 
-	dsm_pin_segment(worker->segment);
-	pg_atomic_write_u32(&worker->shared->head.pinned, 1);
+/*
+ * Ask the postmaster for the process of a worker.  Returns false where no slot
+ * is free.
+ *
+ * The segment is pinned for no longer than there is a process to come: a
+ * session that ends while it waits for a slot must not leave it behind.
+ */
+static bool
+register_worker(Worker *worker)
+{
+	BackgroundWorker registration;
+	MemoryContext oldcontext;
+	bool		registered;
 
 	memset(&registration, 0, sizeof(registration));
 	registration.bgw_flags =
@@ -1462,16 +1472,38 @@ start_worker(Job *job)
 		UInt32GetDatum(dsm_segment_handle(worker->segment));
 	registration.bgw_notify_pid = MyProcPid;
 
-	while (!RegisterDynamicBackgroundWorker(&registration, &worker->handle))
-	{
-		release_idle_workers(0);
-		if (!reap_workers(true))
-		{
-			MemoryContextSwitchTo(oldcontext);
-			release_worker(worker, false);
-			return false;
-		}
-	}
+	dsm_pin_segment(worker->segment);
+	pg_atomic_write_u32(&worker->shared->head.pinned, 1);
+	oldcontext = MemoryContextSwitchTo(worker->context);
+	registered = RegisterDynamicBackgroundWorker(&registration,
+												 &worker->handle);
+	MemoryContextSwitchTo(oldcontext);
+	if (!registered)
+		unpin_segment(&worker->shared->head,
+					  dsm_segment_handle(worker->segment));
+	return registered;
+}
+
+/*
+ * Start a process for a job, and wait until it has a PID.  It need not have
+ * mapped the segment then, nor connected.  Returns false where no slot is free;
+ * what was made for it then waits with the job for the next try.
+ *
+ * On error the job has a worker that is to be let go, or none.
+ *
+ * Errors: 53000 where the process cannot be started, 57P01 where the
+ * postmaster is gone, those of dsm_create(), and whatever interrupts us.
+ */
+static bool
+start_worker(Job *job)
+{
+	Worker	   *worker;
+
+	if (job->worker == NULL)
+		prepare_worker(job);
+	worker = job->worker;
+	if (!register_worker(worker))
+		return false;
 
 	/* Without the handle, a worker that dies unattached would go unnoticed. */
 	shm_mq_set_handle(worker->requests, worker->handle);
@@ -1500,9 +1532,27 @@ start_worker(Job *job)
 						 errmsg("could not start background process"),
 						 errhint("More details may be available in the server log.")));
 	}
-	MemoryContextSwitchTo(oldcontext);
 	job->pid = worker->pid;
 	return true;
+}
+
+/*
+ * The session ends.  A process that has not been sent a job need not find its
+ * segment, and where none was started, nobody else would let go of the pin.
+ */
+static void
+unpin_unsent(int code, Datum arg)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &workers)
+	{
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+
+		if (!worker->sent)
+			unpin_segment(&worker->shared->head,
+						  dsm_segment_handle(worker->segment));
+	}
 }
 
 /*
@@ -2274,19 +2324,20 @@ loss_of_worker(Worker *worker)
 }
 
 /*
- * A worker's process has ended.  Where that ends its job, and it did not say
- * why in the queue, it may have left word in the segment; or the job has ended
- * well, and only what it had still to say is lost.
+ * A worker's process has ended, or so it seems.  Where that ends its job, and
+ * it did not say why in the queue, it may have left word in the segment; or the
+ * job has ended well, and only what it had still to say is lost.
  */
 static void
 worker_lost(Worker *worker)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	Job		   *job = worker->job;
+	uint32		state = pg_atomic_read_u32(&worker->shared->state);
 
 	if (job != NULL && job->error == NULL &&
 		worker->shared->head.last_words.sqlerrcode == 0 &&
-		pg_atomic_read_u32(&worker->shared->state) == WORKER_ENDED)
+		state == WORKER_ENDED)
 		job->lost = true;
 	else if (job != NULL && job->error == NULL && !job->forgotten)
 	{
@@ -2302,6 +2353,9 @@ worker_lost(Worker *worker)
 		PG_END_TRY();
 		MemoryContextSwitchTo(oldcontext);
 	}
+	/* A job that nobody listens to has given up its queue, and not ended. */
+	worker->runs_on = job != NULL && state == WORKER_RUNNING &&
+		!job->cancel_requested && (job->forgotten || job->lost);
 	/* Of a forgotten job, nothing more is known than that it was not heard. */
 	if (job != NULL)
 		count_job(job);
@@ -2832,6 +2886,7 @@ init_launcher(void)
 
 	launcher_context = AllocSetContextCreate(TopMemoryContext, "pg_background",
 											 ALLOCSET_DEFAULT_SIZES);
+	before_shmem_exit(unpin_unsent, (Datum) 0);
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(JobEntry);
 	ctl.hcxt = launcher_context;
@@ -2990,7 +3045,7 @@ drop_stale_jobs(Job *job)
 	}
 }
 
-/* How many jobs of the session run, but for those that were detached? */
+/* How many jobs of the session have a process, but for those that were detached? */
 static int
 count_running_jobs(void)
 {
@@ -2999,9 +3054,10 @@ count_running_jobs(void)
 
 	dlist_foreach(iter, &workers)
 	{
-		Job		   *job = dlist_container(Worker, node, iter.cur)->job;
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
 
-		running += job != NULL && !job->forgotten;
+		running += worker->job != NULL && !worker->job->forgotten &&
+			worker->handle != NULL;
 	}
 	return running;
 }
@@ -3098,14 +3154,14 @@ wait_for_slot(TimestampTz deadline)
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	(void) pump_workers();
-	(void) reap_workers(false);
+	reap_workers();
 }
 
 /*
  * Give a job a worker: one that waits for a job, or else a new one.  Where
  * there is none to be had, wait for pg_background.launch_timeout; or return
- * false at once, if optional.  Workers of other sessions that wait for a job
- * have to leave, and are given the time for it.
+ * false at once, if optional.  Workers that wait for a job have to leave, and
+ * are given the time for it, but no more.
  *
  * Errors: 53000 where there is none in time, those of start_worker().
  */
@@ -3129,6 +3185,8 @@ acquire_worker(Job *job, bool optional)
 			drop_stale_jobs(job);
 			return true;
 		}
+		if (allowed)
+			release_idle_workers(0);
 		if (optional)
 			return false;
 
@@ -3137,7 +3195,7 @@ acquire_worker(Job *job, bool optional)
 			deadline = deadline_after(launch_timeout);
 			grace = deadline_after(DISMISS_GRACE);
 		}
-		if (allowed && dismiss_idle_worker(&leaving))
+		if (allowed && (is_worker_leaving() || dismiss_idle_worker(&leaving)))
 			deadline = Max(deadline, grace);
 		if (GetCurrentTimestamp() >= deadline)
 		{
@@ -3233,7 +3291,7 @@ launch_job(JobSpec *spec, bool optional)
 	{
 		catch_up();
 		forget_unused_jobs();
-		(void) reap_workers(false);
+		reap_workers();
 		heed_lower_limit();
 		acquired = acquire_worker(job, optional);
 		if (acquired)
@@ -5535,7 +5593,13 @@ typedef struct RunAll
 	Job		  **running;
 	int		   *numbers;
 	int			nrunning;
+
+	/* When to look next whether those wait for us */
+	TimestampTz check_at;
 } RunAll;
+
+/* How often to look for a free slot while commands run, milliseconds */
+#define RUN_ALL_RETRY	100
 
 /* Note which commands have ended, and whether to stop. */
 static void
@@ -5582,6 +5646,30 @@ run_all_launch(RunAll *run)
 		run->running[run->nrunning] = job;
 		run->numbers[run->nrunning++] = run->next;
 		run->jobs[run->next++] = job;
+	}
+}
+
+/*
+ * Wait until a command has said something; or for a moment, where more could run
+ * at once if there were slots, since nobody tells us of those that others free.
+ */
+static void
+run_all_wait(RunAll *run)
+{
+	if (run->stopped || run->next == run->ncommands ||
+		run->nrunning == run->concurrency)
+	{
+		(void) wait_for_progress(run->running, run->nrunning, 0, true);
+		return;
+	}
+
+	if (wait_for_progress(run->running, run->nrunning,
+						  deadline_after(RUN_ALL_RETRY), true))
+		run->check_at = deadline_after(DeadlockTimeout);
+	else if (GetCurrentTimestamp() >= run->check_at)
+	{
+		(void) find_deadlock(run->running, run->nrunning);
+		run->check_at = deadline_after(DeadlockTimeout);
 	}
 }
 
@@ -5675,7 +5763,7 @@ run_all(RunAll *run)
 				run_all_launch(run);
 			if (run->nrunning == 0)
 				break;
-			(void) wait_for_progress(run->running, run->nrunning, 0, true);
+			run_all_wait(run);
 		}
 		if (run->rsinfo != NULL)
 			run_all_return(run);
@@ -5729,6 +5817,7 @@ run_all_args(FunctionCallInfo fcinfo, RunAll *run)
 	run->elapsed = palloc(Max(run->ncommands, 1) * sizeof(int64));
 	run->running = palloc(run->concurrency * sizeof(Job *));
 	run->numbers = palloc(run->concurrency * sizeof(int));
+	run->check_at = deadline_after(DeadlockTimeout);
 }
 
 /*

@@ -1,0 +1,156 @@
+# How worker slots are had: who waits for one, waits for what becomes free, and
+# for no more than it was told; and leaves nothing behind where it has to go.
+#
+# Hardening 11, 32, 33, 35. Known failure 26.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgBackground;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+# No idle worker goes by itself.
+my $node = new_server('main', <<'END');
+max_worker_processes = 3
+max_logical_replication_workers = 0
+pg_background.idle_timeout = 1h
+END
+my $sleep = 'SELECT pg_sleep(1000)';
+my @no_slot = ('53000', qr/HINT:.*max_worker_processes/);
+my ($postmaster) = log_since($node, 0) =~ /^postmaster\[(\d+)\]/m;
+
+END { kill 'CONT', $postmaster if defined $postmaster }
+
+# Cancels a job from outside, and waits for its process, if it goes
+sub cancel_process
+{
+	my ($job) = @_;
+	my ($pid) = split /, /, $job;
+
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	wait_for_exit($node, $pid);
+	return;
+}
+
+#
+# Hardening 11: a worker that waits for room to say done does not leave. Others do.
+#
+
+my $silent = new_session($node);
+my $session = new_session($node);
+my $other = new_session($node);
+
+# The first row fills the queue; the second one fits into a message with the rest.
+my $full = $silent->launch("SELECT repeat('x', 8000) FROM generate_series(1, 2)", 10000);
+wait_for_worker($node, $full, "state = 'idle' AND wait_event_type = 'Extension'");
+my ($full_pid) = split /, /, $full;
+
+my $busy = $other->launch($sleep);
+$other->query("SELECT pid FROM pg_background_run_v2('SELECT 1')");
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'), '3', 'all slots are taken');
+my $mine = $session->launch('SELECT 1');
+is($session->result($mine, 'a int'), '1', 'Hardening 11: a worker that can leave does');
+is($node->safe_psql('postgres', "SELECT state FROM pg_background_workers WHERE pid = $full_pid"),
+	'running', 'Hardening 11: one that cannot has not been told to');
+
+is($silent->query("SELECT count(*), min(length(t)) FROM pg_background_result_v2($full) AS (t text)"),
+	'2|8000', 'Hardening 11: its job is read');
+is($silent->query("SELECT pid FROM pg_background_launch_v2('SELECT 1', 10000)"),
+	$full_pid, 'Hardening 11: it takes another');
+$silent->query('SELECT pg_background_detach_all_v2()');
+$silent->quit;
+$other->quit;
+$session->quit;
+cancel_process($busy);
+$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_background_workers')
+  or die 'the slots do not become free';
+
+#
+# Hardening 33: a detached job that runs on without its queue is not about to end.
+#
+
+$session = new_session($node);
+my @jobs = map { $session->launch($sleep) } 1 .. 2;
+my $deaf = $session->launch(q{DO $$ BEGIN RAISE NOTICE '%', repeat('x', 100000); RAISE NOTICE '%', repeat('x', 100000); PERFORM pg_sleep(1000); END $$}, 4096);
+wait_for_full_queue($node, $deaf);
+$session->query("SELECT pg_background_detach_v2($deaf)");
+wait_for_worker($node, $deaf, "wait_event = 'PgSleep'");
+is($session->query("SELECT count(*) FROM $PgBackground::list"), '2', 'two jobs are left');
+$session->fails("SELECT pg_background_launch('SELECT 1')", @no_slot,
+	'Hardening 33: a launch does not wait for a detached job');
+my $held = scalar segments($node);
+
+#
+# Hardening 32: a session that is ended while it waits for a slot leaves no segment.
+#
+
+$session->send(q{SET pg_background.launch_timeout = '1h'; SELECT pg_background_launch_v2('SELECT 1')});
+wait_for_worker($node, $session->{pid}, "wait_event_type = 'Extension'");
+wait_until('a segment is made', sub { scalar segments($node) > $held });
+
+# Hardening 35: it is made once, and kept.
+my %seen;
+foreach (1 .. 50)
+{
+	$seen{ join ' ', segments($node) }++;
+	usleep(10_000);
+}
+is(scalar keys %seen, 1, 'Hardening 35: who waits for a slot keeps one segment');
+
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($session->{pid})");
+$session->receive;
+wait_for_exit($node, $session->{pid});
+cancel_process($_) foreach @jobs, $deaf;
+is(scalar segments($node), 0, 'Hardening 32: a session that waited for a slot leaves no segment');
+
+# Nor does one that waits for its process to be started.
+$session = new_session($node);
+kill 'STOP', $postmaster or die "cannot stop the postmaster: $!";
+$session->send(q{SELECT pg_background_launch_v2('SELECT 1')});
+wait_until(
+	'a segment is made',
+	sub {
+		$session->{run}->pump_nb;
+		scalar segments($node) == 1;
+	});
+kill 'TERM', $session->{pid};
+$session->receive;
+wait_until('the session has ended', sub { scalar segments($node) == 0 });
+kill 'CONT', $postmaster;
+pass('Hardening 32: a session that waited for its process leaves no segment');
+
+#
+# Hardening 35: run_all notices slots that others free
+#
+
+$session = new_session($node);
+$other = new_session($node);
+$node->safe_psql('postgres', 'CREATE TABLE ran (what text)');
+$other->query('SELECT pg_advisory_lock(1)');
+@jobs = map { $other->launch($sleep) } 1 .. 2;
+$session->send(q{SELECT string_agg(state, ' ') FROM pg_background_run_all_v2(ARRAY['SELECT pg_advisory_lock(1)', $$INSERT INTO ran VALUES ('second')$$], 2)});
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted})
+  or die 'the first command does not run';
+is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'the second command has no slot');
+cancel_process($jobs[0]);
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM ran'), 'Hardening 35: run_all uses a slot that has become free');
+$other->query('SELECT pg_advisory_unlock(1)');
+is($session->receive, 'stopped stopped', 'Hardening 35: both commands have ended');
+
+# While it wants a slot, it notices that its commands wait for it.
+$session->query("SET pg_background.max_idle_workers = 0; SELECT pg_background_run_v2('SELECT 1')");
+my $third = $other->launch($sleep);
+$session->query('BEGIN; LOCK TABLE ran');
+$session->fails(q{SELECT * FROM pg_background_run_all_v2(ARRAY['SELECT count(*) FROM ran', 'SELECT 1'], 2)},
+	'40P01', qr/deadlock detected/, 'a deadlock of run_all');
+$session->query('ROLLBACK');
+
+$other->query('SELECT pg_background_cancel_all_v2()');
+$_->quit foreach $session, $other;
+nothing_left($node, 'at the end');
+unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/, 'no process has crashed');
+done_testing();
