@@ -50,7 +50,9 @@
  */
 #include "postgres.h"
 
+#ifndef WIN32
 #include <dlfcn.h>
+#endif
 #include <limits.h>
 #if defined(__linux__) || defined(__FreeBSD__)
 #include <link.h>
@@ -1445,6 +1447,40 @@ prepare_worker(Job *job)
 }
 
 /*
+ * What a worker finds this library by: the file that it was loaded from.  The
+ * worker looks for it before it is connected, so that a dynamic_library_path
+ * that was set for the session, or its database, is not there to find it in.
+ *
+ * Before 17, there is no room for a long path.
+ */
+static const char *
+library_name(void)
+{
+	static char name[sizeof(((BackgroundWorker *) NULL)->bgw_library_name)];
+#ifndef WIN32
+	Dl_info		info;
+
+	/* Where we are loaded from does not change. */
+	if (name[0] != '\0')
+		return name;
+	if (dladdr(name, &info) != 0 && is_absolute_path(info.dli_fname))
+	{
+		const char *file = last_dir_separator(info.dli_fname) + 1;
+		size_t		dir_size = file - info.dli_fname - 1;
+
+		if (strlen(info.dli_fname) < sizeof(name))
+			strlcpy(name, info.dli_fname, sizeof(name));
+		else if (strncmp(info.dli_fname, pkglib_path, dir_size) == 0 &&
+				 pkglib_path[dir_size] == '\0')
+			snprintf(name, sizeof(name), "$libdir/%s", file);
+	}
+#endif
+	if (name[0] == '\0')
+		strlcpy(name, LIBRARY_NAME, sizeof(name));
+	return name;
+}
+
+/*
  * Ask the postmaster for the process of a worker.  Returns false where no slot
  * is free.
  *
@@ -1463,7 +1499,8 @@ register_worker(Worker *worker)
 		BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	registration.bgw_start_time = BgWorkerStart_ConsistentState;
 	registration.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(registration.bgw_library_name, LIBRARY_NAME, BGW_MAXLEN);
+	strlcpy(registration.bgw_library_name, library_name(),
+			sizeof(registration.bgw_library_name));
 	strlcpy(registration.bgw_function_name, "pg_background_worker_main",
 			BGW_MAXLEN);
 	strlcpy(registration.bgw_name, WORKER_NAME, BGW_MAXLEN);

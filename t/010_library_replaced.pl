@@ -5,13 +5,12 @@
 #
 # First, the worker sees what it would see then: a segment whose first bytes are
 # not those that it expects. They are changed while the postmaster is stopped,
-# that is before the worker starts. Then the server is made to load a copy of the
-# library that expects others.
+# that is before the worker starts. Then the library that a session has loaded is
+# replaced by one that expects others.
 
 use strict;
 use warnings;
 
-use File::Spec;
 use FindBin;
 use lib $FindBin::RealBin;
 
@@ -105,9 +104,22 @@ test_usable('anything');
 # server would take the copy for a library that it does not have yet.
 #
 
-my ($file) = grep { -f } map { "$_/pg_background.so" } split /:/, $node->safe_psql('postgres',
-	q{SELECT replace(current_setting('dynamic_library_path'), '$libdir', setting) FROM pg_config WHERE name = 'PKGLIBDIR'});
-my $library = slurp_file($file);
+my $library = slurp_file(library_file($node));
+my $dir = PostgreSQL::Test::Utils::tempdir_short();
+
+# Puts a library into the place of the one that is there, as packages do.
+sub replace_library
+{
+	append_to_file("$dir/new", $library);
+	chmod 0755, "$dir/new";
+	rename "$dir/new", "$dir/pg_background.so" or die "$dir: $!";
+	return;
+}
+
+replace_library();
+load_library_from($node, 'postgres', "$dir/pg_background");
+$session->quit;
+$session = new_session($node);
 my $unread = $session->launch('SELECT 2');
 $session->wait_for($unread);
 my $running = $session->launch('SELECT pg_sleep(1000)');
@@ -122,15 +134,7 @@ SKIP:
 	skip 'the magic number cannot be changed in the library', 7
 	  unless $library =~ s/\Q$magic\E/$other/g;
 
-	my $dir = File::Spec->rel2abs($node->basedir . '/replaced');
-	mkdir $dir or die "$dir: $!";
-	append_to_file("$dir/pg_background.so", $library);
-	chmod 0755, "$dir/pg_background.so";
-	$node->append_conf('postgresql.conf', "dynamic_library_path = '$dir:@{[$node->safe_psql('postgres', 'SHOW dynamic_library_path')]}'\n");
-	$node->reload;
-	$node->poll_query_until('postgres', "SELECT current_setting('dynamic_library_path') LIKE '$dir%'")
-	  or die 'the library is not replaced';
-
+	replace_library();
 	$session->fails(q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (a int)},
 		@replaced, 'another build');
 	$errors++;

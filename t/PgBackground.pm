@@ -14,7 +14,8 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_server new_session wait_until wait_for_worker
-  wait_for_full_queue wait_for_exit segments nothing_left log_size log_since);
+  wait_for_full_queue wait_for_exit segments nothing_left log_size log_since
+  library_file load_library_from);
 
 our $limit = $PostgreSQL::Test::Utils::timeout_default;
 
@@ -126,6 +127,26 @@ sub nothing_left
 		"$name: no process or temporary file is left");
 	$_->query("SELECT count(*) FROM $list") foreach @sessions, @sessions;
 	is(scalar segments($node), 0, "$name: no segment is left");
+	return;
+}
+
+# The file that the server loads the library from
+sub library_file
+{
+	my ($node) = @_;
+	my ($file) = grep { -f } map { "$_/pg_background.so" } split /:/, $node->safe_psql('postgres',
+		q{SELECT replace(current_setting('dynamic_library_path'), '$libdir', setting) FROM pg_config WHERE name = 'PKGLIBDIR'});
+
+	return $file // die 'cannot find the library';
+}
+
+# Makes the extension's functions in a database those of another library, by what
+# stands behind AS in CREATE FUNCTION.
+sub load_library_from
+{
+	my ($node, $dbname, $name) = @_;
+
+	$node->safe_psql($dbname, qq{UPDATE pg_proc SET probin = '$name' WHERE probin LIKE '%pg_background'});
 	return;
 }
 
