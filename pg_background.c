@@ -612,24 +612,55 @@ PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
 /*
  * In the server's main shared memory: the handle of the segment of each backend
  * that is a worker, 0 for all others.  It is made when it is needed first, and
- * so small that it fits into what the server leaves for such things.
+ * so small that it fits into what the server leaves for such things; but others
+ * may have used that up, such as locks.  Returns NULL then: workers do without,
+ * and are not to be found.
  */
 static pg_atomic_uint32 *
 worker_segments(void)
 {
 	static pg_atomic_uint32 *segments = NULL;
+	MemoryContext oldcontext = CurrentMemoryContext;
+	uint32		holdoff;
+	uint32		cancel_holdoff;
 	bool		found;
 
 	if (segments != NULL)
 		return segments;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	segments = ShmemInitStruct("pg_background workers",
-							   MaxBackends * sizeof(pg_atomic_uint32), &found);
-	for (int i = 0; !found && i < MaxBackends; i++)
-		pg_atomic_init_u32(&segments[i], 0);
+	holdoff = InterruptHoldoffCount;
+	cancel_holdoff = QueryCancelHoldoffCount;
+	PG_TRY();
+	{
+		segments = ShmemInitStruct("pg_background workers",
+								   MaxBackends * sizeof(pg_atomic_uint32),
+								   &found);
+		for (int i = 0; !found && i < MaxBackends; i++)
+			pg_atomic_init_u32(&segments[i], 0);
+	}
+	PG_CATCH();
+	{
+		/* Throwing an error has ended these. */
+		InterruptHoldoffCount = holdoff;
+		QueryCancelHoldoffCount = cancel_holdoff;
+		MemoryContextSwitchTo(oldcontext);
+		FlushErrorState();
+	}
+	PG_END_TRY();
 	LWLockRelease(AddinShmemInitLock);
 	return segments;
+}
+
+static shmem_startup_hook_type next_shmem_startup_hook = NULL;
+
+/* Where the library is loaded at the server's start, there is still room. */
+static void
+reserve_worker_segments(void)
+{
+	if (next_shmem_startup_hook != NULL)
+		next_shmem_startup_hook();
+	(void) worker_segments();
 }
 
 /* ----------------------------------------------------------------
@@ -694,6 +725,12 @@ _PG_init(void)
 
 	next_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = run_utility;
+
+	if (process_shared_preload_libraries_in_progress)
+	{
+		next_shmem_startup_hook = shmem_startup_hook;
+		shmem_startup_hook = reserve_worker_segments;
+	}
 }
 
 /*
@@ -3117,6 +3154,8 @@ dismiss_idle_worker(pid_t *leaving)
 	dsm_segment *chosen = NULL;
 	bool		found = false;
 
+	if (handles == NULL)
+		return false;
 	if (*leaving != 0)
 	{
 		if (kill(*leaving, 0) != 0)
@@ -5985,6 +6024,8 @@ list_worker(WorkerShared *shared, ReturnSetInfo *rsinfo)
  * List the workers of all sessions of the cluster, with the job that each of
  * them runs, or has run last.  What a job is shows to those who may see the
  * queries of its user in pg_stat_activity.
+ *
+ * Errors: 53200 where there is no shared memory to list them in.
  */
 PG_FUNCTION_INFO_V1(pg_background_workers_v2);
 Datum
@@ -5993,6 +6034,13 @@ pg_background_workers_v2(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo;
 	pg_atomic_uint32 *segments = worker_segments();
 
+	if (segments == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("background workers cannot be listed"),
+				 errdetail("The server's shared memory was used up before the list was made."),
+				 errhint("Restart the server, best with \"%s\" in \"shared_preload_libraries\".",
+						 LIBRARY_NAME)));
 	check_call(fcinfo, 0, "", "S(iiooottzt)");
 	rsinfo = begin_set(fcinfo);
 	for (int i = 0; i < MaxBackends; i++)
@@ -7496,7 +7544,20 @@ check_segment(SegmentHead *head)
 static void
 unlist_worker(int code, Datum arg)
 {
-	pg_atomic_write_u32(&worker_segments()[my_backend_index()], 0);
+	pg_atomic_write_u32((pg_atomic_uint32 *) DatumGetPointer(arg), 0);
+}
+
+/* Let the worker's segment be found, where there is a list. */
+static void
+enlist_worker(void)
+{
+	pg_atomic_uint32 *segments = worker_segments();
+
+	if (segments == NULL)
+		return;
+	segments += my_backend_index();
+	pg_atomic_write_u32(segments, my_segment);
+	before_shmem_exit(unlist_worker, PointerGetDatum(segments));
 }
 
 /*
@@ -7571,8 +7632,7 @@ pg_background_worker_main(Datum main_arg)
 	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_BACKEND,
 					PGC_S_OVERRIDE);
 	process_session_preload_libraries();
-	pg_atomic_write_u32(&worker_segments()[my_backend_index()], handle);
-	before_shmem_exit(unlist_worker, (Datum) 0);
+	enlist_worker();
 	job_timeout_id = RegisterTimeout(USER_TIMEOUT, handle_job_timeout);
 	MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext",
 										   ALLOCSET_DEFAULT_SIZES);
