@@ -117,6 +117,7 @@
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -152,13 +153,20 @@ PG_MODULE_MAGIC;
 #define SERVER_MAJOR		(PG_VERSION_NUM / 10000)
 
 /*
- * Can a background worker connect as a role that has no LOGIN attribute?
- * Where it cannot, see "hold_user" in Request.
+ * The flag by which a background worker can connect as a role that has no LOGIN
+ * attribute.  Where there is none, see "hold_user" in Request.
  */
 #if PG_VERSION_NUM >= 170000
-#define CONNECTION_FLAGS	BGWORKER_BYPASS_ROLELOGINCHECK
+#define BYPASS_LOGIN_CHECK	BGWORKER_BYPASS_ROLELOGINCHECK
 #else
-#define CONNECTION_FLAGS	0
+#define BYPASS_LOGIN_CHECK	0
+#endif
+
+/* What the server numbers its caches of catalogs by */
+#if PG_VERSION_NUM >= 190000
+typedef SysCacheIdentifier CatalogCache;
+#else
+typedef int CatalogCache;
 #endif
 
 /*
@@ -467,6 +475,7 @@ typedef struct WorkerShared
 	/* Set by the launcher before the worker starts */
 	Oid			database;
 	Oid			login_user;		/* who the worker connects as */
+	uint32		connection_flags;	/* BYPASS_LOGIN_CHECK, or 0 */
 	Size		request_queue;	/* offsets from the segment's start */
 	Size		result_queue;
 	pid_t		launcher_pid;
@@ -867,9 +876,11 @@ typedef struct Worker
 
 	/* What another job must have in common with the one it started with */
 	Oid			login_user;
+	uint32		connection_flags;
 	int32		queue_size;
 	Size		request_room;	/* the largest request that it can be sent */
 	bool		stay;			/* one of the max_idle_workers that may wait */
+	uint64		login_generation;	/* see count_login_change() */
 
 	/* Which generation of the session's settings it was last sent */
 	uint64		settings_generation;
@@ -931,6 +942,7 @@ typedef struct Job
 	/* What its worker is sent, and whom that connects as */
 	Request		request;
 	Oid			login_user;
+	uint32		connection_flags;
 	StringInfoData params;
 	StringInfo	settings;		/* of the launch, where it starts later */
 	SubTransactionId subxact;	/* whose commit it waits for */
@@ -1002,6 +1014,10 @@ static dlist_head leaving_workers = DLIST_STATIC_INIT(leaving_workers);
 static StringInfoData settings;
 static StringInfoData settings_serialized;
 static uint64 settings_generation = 0;
+
+/* See count_login_change(); and what the server calls our database there. */
+static uint64 login_generation = 0;
+static uint32 database_hash;
 
 static bool pump_worker(Worker *worker);
 
@@ -1338,6 +1354,7 @@ claim_idle_worker(Job *job)
 
 		if (worker->job == NULL &&
 			worker->login_user == job->login_user &&
+			worker->connection_flags == job->connection_flags &&
 			worker->queue_size == job->queue_size &&
 			worker->request_room >= request_size(job, worker) &&
 			change_state(worker->shared, WORKER_READY, WORKER_CLAIMED))
@@ -1375,6 +1392,7 @@ create_segment(Worker *worker, Size room)
 	shared->head.magic = SEGMENT_MAGIC;
 	shared->database = MyDatabaseId;
 	shared->login_user = worker->login_user;
+	shared->connection_flags = worker->connection_flags;
 	shared->request_queue = request_queue;
 	shared->result_queue = result_queue;
 	shared->launcher_pid = MyProcPid;
@@ -1418,11 +1436,16 @@ can_log_in(Oid user)
  * so that nothing that the job runs can make it a user that the code which
  * launches it could not have become.
  *
+ * *connection_flags says whether it may connect though the user has no LOGIN:
+ * only for the owner of a SECURITY DEFINER function that another user has called,
+ * since an owner need not have it, and for what such a job launches in turn.  Of
+ * anybody else, it is what the administrator takes away to keep him out.
+ *
  * Errors: 42501 in a security-restricted operation, where code of one user
  * runs with the rights of another who may not know of it.
  */
 static Oid
-choose_user(Request *request)
+choose_user(Request *request, uint32 *connection_flags)
 {
 	Oid			user;
 	int			context;
@@ -1438,16 +1461,22 @@ choose_user(Request *request)
 	 * Inside a SECURITY DEFINER function or the like, a worker that is
 	 * connected as the owner itself cannot become the caller.
 	 */
-	if ((context & SECURITY_LOCAL_USERID_CHANGE) &&
-		(CONNECTION_FLAGS != 0 || can_log_in(user)))
-	{
-		request->session_user = user;
-		return user;
-	}
-
-	/* Where that is impossible, the job is as locked in as we are. */
+	*connection_flags = my_shared != NULL ? my_shared->connection_flags : 0;
 	if (context & SECURITY_LOCAL_USERID_CHANGE)
+	{
+		bool		has_login = can_log_in(user);
+
+		if (has_login || BYPASS_LOGIN_CHECK != 0)
+		{
+			if (user != GetAuthenticatedUserId())
+				*connection_flags = has_login ? 0 : BYPASS_LOGIN_CHECK;
+			request->session_user = user;
+			return user;
+		}
+
+		/* Where that is impossible, the job is as locked in as we are. */
 		request->hold_user = user;
+	}
 
 	request->session_user = GetSessionUserId();
 	request->role = GetCurrentRoleId();
@@ -1473,6 +1502,7 @@ prepare_worker(Job *job)
 	worker = palloc0(sizeof(Worker));
 	worker->context = context;
 	worker->login_user = job->login_user;
+	worker->connection_flags = job->connection_flags;
 	worker->queue_size = job->queue_size;
 	create_segment(worker, request_size(job, NULL));
 	dsm_pin_mapping(worker->segment);
@@ -1518,6 +1548,34 @@ library_name(void)
 }
 
 /*
+ * Something has changed in what says who may log in, to our database, and as
+ * what: a worker that has logged in before is not to be used any more.  A hash of
+ * 0 stands for anything.
+ */
+static void
+count_login_change(Datum arg, CatalogCache cache, uint32 hash)
+{
+	if (cache != DATABASEOID || hash == 0 || hash == database_hash)
+		login_generation++;
+}
+
+/* Let workers go that wait for another job, and logged in before a change. */
+static void
+release_outdated_workers(void)
+{
+	dlist_mutable_iter iter;
+
+	AcceptInvalidationMessages();
+	dlist_foreach_modify(iter, &workers)
+	{
+		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+
+		if (worker->job == NULL && worker->login_generation != login_generation)
+			release_worker(worker, true);
+	}
+}
+
+/*
  * Ask the postmaster for the process of a worker.  Returns false where no slot
  * is free.
  *
@@ -1546,6 +1604,7 @@ register_worker(Worker *worker)
 		UInt32GetDatum(dsm_segment_handle(worker->segment));
 	registration.bgw_notify_pid = MyProcPid;
 
+	worker->login_generation = login_generation;
 	dsm_pin_segment(worker->segment);
 	pg_atomic_write_u32(&worker->shared->head.pinned, 1);
 	oldcontext = MemoryContextSwitchTo(worker->context);
@@ -2952,15 +3011,23 @@ check_not_parallel(void)
 static void
 init_launcher(void)
 {
+	static const CatalogCache login_caches[] = {
+		AUTHMEMMEMROLE, AUTHMEMROLEMEM, AUTHOID, DATABASEOID
+	};
 	HASHCTL		ctl;
 	MemoryContext oldcontext;
 
 	if (launcher_context != NULL)
 		return;
 
+	database_hash = GetSysCacheHashValue1(DATABASEOID,
+										  ObjectIdGetDatum(MyDatabaseId));
+	for (int i = 0; i < lengthof(login_caches); i++)
+		CacheRegisterSyscacheCallback(login_caches[i], count_login_change,
+									  (Datum) 0);
+	before_shmem_exit(unpin_unsent, (Datum) 0);
 	launcher_context = AllocSetContextCreate(TopMemoryContext, "pg_background",
 											 ALLOCSET_DEFAULT_SIZES);
-	before_shmem_exit(unpin_unsent, (Datum) 0);
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(JobEntry);
 	ctl.hcxt = launcher_context;
@@ -3013,6 +3080,7 @@ make_job(JobSpec *spec)
 	Job		   *job;
 	Request		request;
 	Oid			login_user;
+	uint32		connection_flags;
 	int32		queue_size = spec->queue_size;
 
 	check_not_parallel();
@@ -3043,7 +3111,7 @@ make_job(JobSpec *spec)
 				 errmsg("SQL string and parameters must not exceed %d bytes together",
 						(int) MAX_JOB_SIZE)));
 	memset(&request, 0, sizeof(request));
-	login_user = choose_user(&request);
+	login_user = choose_user(&request, &connection_flags);
 
 	init_launcher();
 	refresh_settings();
@@ -3056,6 +3124,7 @@ make_job(JobSpec *spec)
 	job->progress_pct = -1;
 	job->user_id = GetUserId();
 	job->login_user = login_user;
+	job->connection_flags = connection_flags;
 	job->queue_size = queue_size;
 	job->sql = text_to_cstring(spec->sql);
 	if (spec->label != NULL)
@@ -3252,6 +3321,7 @@ acquire_worker(Job *job, bool optional)
 	{
 		bool		allowed = count_running_jobs() < max_workers;
 
+		release_outdated_workers();
 		if (allowed && !job->is_v1 && claim_idle_worker(job))
 			return true;
 		if (allowed && !job->is_v1)
@@ -7628,7 +7698,7 @@ pg_background_worker_main(Datum main_arg)
 					PGC_S_OVERRIDE);
 	BackgroundWorkerInitializeConnectionByOid(my_shared->database,
 											  my_shared->login_user,
-											  CONNECTION_FLAGS);
+											  my_shared->connection_flags);
 	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_BACKEND,
 					PGC_S_OVERRIDE);
 	process_session_preload_libraries();
