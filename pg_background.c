@@ -403,6 +403,9 @@ count_loads(void)
 /* A spool's file is written and read in pieces of this size. */
 #define SPOOL_BLOCK			65536
 
+/* What is shown of a job that holds a user, see Request. */
+#define HELD_JOB_TEXT		"<job of a security-definer function>"
+
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
@@ -456,6 +459,7 @@ typedef struct JobInfo
 {
 	Oid			launcher_user;
 	Oid			user_id;
+	Oid			owner;			/* who may see what the job is */
 	TimestampTz launched_at;
 	char		label[LABEL_SIZE];
 	char		sql_preview[PREVIEW_SIZE + 1];
@@ -533,6 +537,9 @@ typedef struct Request
 	 * Where the launcher is inside a SECURITY DEFINER function whose owner a
 	 * worker cannot connect as: that owner, to be held as the current user
 	 * with SECURITY_LOCAL_USERID_CHANGE over every transaction of the job.
+	 *
+	 * Such a job has a worker of its own.  It is connected as the caller, who
+	 * must find nothing there that the owner left, nor the other way round.
 	 */
 	Oid			hold_user;
 
@@ -1336,6 +1343,13 @@ request_size(Job *job, Worker *worker)
 			 worker->settings_generation != settings_generation)
 		size += settings.len;
 	return size;
+}
+
+/* May a job's worker have had another job before, or have one afterwards? */
+static bool
+shares_worker(Job *job)
+{
+	return !job->is_v1 && !OidIsValid(job->request.hold_user);
 }
 
 /*
@@ -3322,9 +3336,9 @@ acquire_worker(Job *job, bool optional)
 		bool		allowed = count_running_jobs() < max_workers;
 
 		release_outdated_workers();
-		if (allowed && !job->is_v1 && claim_idle_worker(job))
+		if (allowed && shares_worker(job) && claim_idle_worker(job))
 			return true;
-		if (allowed && !job->is_v1)
+		if (allowed && shares_worker(job))
 			make_room_for_idle();
 		if (allowed && start_worker(job))
 		{
@@ -3370,6 +3384,8 @@ publish_job(Job *job)
 	SpinLockAcquire(&shared->mutex);
 	shared->info.launcher_user = GetSessionUserId();
 	shared->info.user_id = job->user_id;
+	shared->info.owner = OidIsValid(job->request.hold_user) ?
+		job->request.hold_user : job->login_user;
 	shared->info.launched_at = job->launched_at;
 	strlcpy(shared->info.label, job->label != NULL ? job->label : "",
 			LABEL_SIZE);
@@ -3397,7 +3413,8 @@ send_request(Job *job)
 	if (job->settings != NULL ||
 		worker->settings_generation != settings_generation)
 		request->settings_size = sent->len;
-	request->idle_timeout = job->is_v1 ? -1 : choose_idle_timeout(worker);
+	request->idle_timeout = shares_worker(job) ?
+		choose_idle_timeout(worker) : -1;
 
 	iov[0].data = (char *) request;
 	iov[0].len = sizeof(Request);
@@ -3461,6 +3478,7 @@ launch_job(JobSpec *spec, bool optional)
 	if (message_level_is_interesting(DEBUG2))
 		elog(DEBUG2, "pg_background: launched worker pid=%d cookie=" INT64_FORMAT " queue_size=%d preview='%s'",
 			 (int) job->pid, job->cookie, job->queue_size,
+			 OidIsValid(job->request.hold_user) ? HELD_JOB_TEXT :
 			 clip_text(job->sql, PREVIEW_SIZE));
 	return job;
 }
@@ -6065,7 +6083,7 @@ list_worker(WorkerShared *shared, ReturnSetInfo *rsinfo)
 	bool		visible;
 
 	read_job_info(shared, &info);
-	visible = has_privs_of_role(GetUserId(), shared->login_user) ||
+	visible = has_privs_of_role(GetUserId(), info.owner) ||
 		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	values[0] = Int32GetDatum((int32) shared->head.pid);
@@ -7337,6 +7355,20 @@ can_be_reset(void)
 }
 
 /*
+ * This process is connected as the caller of a SECURITY DEFINER function, who
+ * sees in pg_stat_activity what it runs.  That is the owner's to know.
+ *
+ * Parallel workers would show it, too, so there are none.
+ */
+static void
+hide_held_job(void)
+{
+	(void) set_config_option("max_parallel_workers", "0", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR, false);
+	pgstat_report_activity(STATE_RUNNING, HELD_JOB_TEXT);
+}
+
+/*
  * Run the job of a request, and say everything that there is to say of it.
  * Returns whether this process will take another request.
  *
@@ -7372,7 +7404,10 @@ run_job(Request *request)
 
 		debug_query_string = sql;
 		SetCurrentStatementStartTimestamp();
-		pgstat_report_activity(STATE_RUNNING, sql);
+		if (OidIsValid(hold_user))
+			hide_held_job();
+		else
+			pgstat_report_activity(STATE_RUNNING, sql);
 		if (pg_atomic_read_u32(&my_shared->canceled) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
