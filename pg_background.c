@@ -392,7 +392,8 @@ count_loads(void)
 #define LABEL_SIZE			64
 #define PROGRESS_SIZE		256
 #define MAX_TIMEOUT			3600000
-#define MAX_QUEUE_SIZE		((int32) (MaxAllocSize / 2))
+#define MIN_QUEUE_SIZE		4096
+#define MAX_QUEUE_SIZE		(512 * 1024 * 1024)
 
 /* A request is one message, and what goes along with this is settings. */
 #define MAX_JOB_SIZE		(MaxAllocSize - 64 * 1024 * 1024)
@@ -689,6 +690,7 @@ static int	idle_timeout;		/* milliseconds */
 static int	look_time;			/* microseconds */
 static int	max_workers;
 static int	default_queue_size; /* bytes */
+static int	max_queue_size;		/* bytes */
 static int	worker_timeout;		/* milliseconds */
 static int	launch_timeout;		/* milliseconds */
 
@@ -725,8 +727,13 @@ _PG_init(void)
 	DefineCustomIntVariable("pg_background.default_queue_size",
 							"Sets the size of a job's result queue where the launch gives none.",
 							NULL,
-							&default_queue_size, 65536, 4096, 256 * 1024 * 1024,
+							&default_queue_size, 65536, MIN_QUEUE_SIZE, 256 * 1024 * 1024,
 							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.max_queue_size",
+							"Sets how large a job's result queue may be at most.",
+							"Queues take up shared memory, which is the whole server's.",
+							&max_queue_size, 64 * 1024 * 1024, MIN_QUEUE_SIZE, MAX_QUEUE_SIZE,
+							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_background.worker_timeout",
 							"Sets how long a job may take.",
 							"0 turns this off.",
@@ -3109,11 +3116,12 @@ make_job(JobSpec *spec)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("queue size must be at least %zu bytes",
 						shm_mq_minimum_size)));
-	if (queue_size > MAX_QUEUE_SIZE)
+	if (queue_size > max_queue_size)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("queue size must not exceed %d bytes",
-						MAX_QUEUE_SIZE)));
+				 errmsg("queue size must not exceed %d bytes", max_queue_size),
+				 errhint("Only an administrator can allow more, with \"%s\".",
+						 "pg_background.max_queue_size")));
 	if (spec->label != NULL && VARSIZE_ANY_EXHDR(spec->label) >= LABEL_SIZE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

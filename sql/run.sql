@@ -269,10 +269,23 @@ SELECT pid IS NOT NULL AS ok FROM pg_background_launch_v2('SELECT 1');
 SELECT pg_background_launch('SELECT 1') IS NOT NULL AS ok;
 SELECT pid IS NOT NULL AS ok FROM pg_background_submit_v2('SELECT 1', 0, 'label');
 SELECT pid IS NOT NULL AS ok FROM pg_background_submit_v2('SELECT 1', 9000);
+-- Hardening 46: no larger than the administrator allows
 SET pg_background.default_queue_size = '256MB';
+SELECT pid IS NOT NULL AS ok FROM pg_background_launch_v2('SELECT 1');
+SELECT pid IS NOT NULL AS ok FROM pg_background_launch_v2('SELECT 1', 64 * 1024 * 1024 + 1);
+SELECT pg_background_launch('SELECT 1', 536870911) IS NOT NULL AS ok;
+SELECT pg_background_submit_on_commit_v2('SELECT 1');
+SET ROLE pgbackground_role;
+SET pg_background.max_queue_size = '256MB';
+SELECT pid IS NOT NULL AS ok FROM pg_background_submit_v2('SELECT 1');
+RESET ROLE;
+SET pg_background.max_queue_size = '512MB';
+SELECT pg_background_launch('SELECT 1', 536870913) IS NOT NULL AS ok;
+SET pg_background.max_queue_size = '256MB';
 SELECT pid IS NOT NULL AS ok FROM pg_background_launch_v2('SELECT 1');
 SELECT queue_size FROM pg_background_list;
 RESET pg_background.default_queue_size;
+RESET pg_background.max_queue_size;
 SELECT count(*) FROM pg_background_drain_v2(array(SELECT (pid, cookie)::pg_background_handle FROM pg_background_list));
 SELECT pg_background_detach_all_v2();
 
