@@ -41,7 +41,7 @@ BEGIN
     RETURN 'nothing';
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
-        RETURN sqlstate || ': ' || regexp_replace(sqlerrm, 'PID -?\d+', 'PID N');
+        RETURN sqlstate || ': ' || regexp_replace(regexp_replace(sqlerrm, 'PID -?\d+', 'PID N'), 'at least \d+ bytes', 'at least N bytes');
 END $$;
 
 -- A job's handle, in place of what is not the same in each run.
@@ -130,7 +130,7 @@ SELECT pgbg_state, label, backend_state, backend_start, query FROM pg_background
 
 -- "consumed" says that a reader was interrupted who had taken rows
 SELECT pid AS pid3, cookie AS cookie3
-FROM pg_background_launch_v2('SELECT g FROM generate_series(1, 300) g UNION ALL SELECT 0 FROM pg_sleep(3600)', 16384, 'consumed') \gset
+FROM pg_background_launch_v2('SELECT g FROM generate_series(1, 500) g UNION ALL SELECT 0 FROM pg_sleep(3600)', 16384, 'consumed') \gset
 CALL sleeps(:pid3);
 SET statement_timeout = '500ms';
 SELECT count(*) FROM pg_background_result_v2(:pid3, :cookie3) AS (n int);

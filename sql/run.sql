@@ -30,7 +30,7 @@ BEGIN
 EXCEPTION
     WHEN OTHERS OR query_canceled THEN
         GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-        RETURN NEXT state || ': ' || regexp_replace(message, 'PID -?\d+', 'PID N');
+        RETURN NEXT state || ': ' || regexp_replace(regexp_replace(message, 'PID -?\d+', 'PID N'), 'at least \d+ bytes', 'at least N bytes');
         IF hint <> '' THEN
             RETURN NEXT 'HINT: ' || hint;
         END IF;
