@@ -40,7 +40,7 @@ $$;
 
 \x on
 SELECT ordinality, pid > 0 AS pid, cookie <> 0 AS cookie, state, consumed, completed, has_error, row_count, command_tag, sqlstate, error_message, label,
-       launched_at BETWEEN now() - interval '1 hour' AND clock_timestamp() AS launched_at, elapsed_ms BETWEEN 0 AND 60000 AS elapsed_ms
+       launched_at BETWEEN now() - interval '1 hour' AND clock_timestamp() AS launched_at, elapsed_ms >= 0 AS elapsed_ms
 FROM pg_background_run_all_v2('{SELECT generate_series(1\,3), CREATE TABLE done (what text), SELECT 1/0}', 1);
 \x off
 -- a row for each command, in the order of the input, whatever ends first; all the
@@ -150,23 +150,6 @@ SET pg_background.max_idle_workers = 2;
 -- many commands: the time is in proportion to their number
 SELECT count(*) FILTER (WHERE row_count = 1) FROM pg_background_run_all_v2(array_fill('SELECT 1'::text, array[10000]), 4);
 
--- 40 sleeps of 50 ms, 8 at a time, take 250 ms and what the server needs besides;
--- on a busy machine, not at the first attempt: a minute should have a good moment
-DO $$
-DECLARE
-    start timestamptz;
-    best interval := '1h';
-BEGIN
-    WHILE clock_timestamp() < now() + interval '1min' LOOP
-        start := clock_timestamp();
-        PERFORM FROM pg_background_run_all_v2(array_fill('SELECT pg_sleep(0.05)'::text, array[40]), 8);
-        best := least(best, clock_timestamp() - start);
-        EXIT WHEN best < '350ms';
-    END LOOP;
-    ASSERT best >= '250ms', 'more than 8 at a time: ' || best;
-    ASSERT best < '350ms', 'took ' || best;
-END $$;
-
 --
 -- Errors
 --
@@ -177,12 +160,13 @@ SELECT ordinality, pid IS NOT NULL AS launched, state, completed, sqlstate, elap
 FROM pg_background_run_all_v2('{SELECT 1, SELECT 1/0, SELECT 2, SELECT 3}', 1, true);
 -- those that run are canceled
 SELECT ordinality, state, completed, sqlstate FROM pg_background_run_all_v2(
-    '{SELECT 1, SELECT pg_sleep(3600), SELECT pg_sleep(0.1); SELECT 1/0, SELECT pg_sleep(3601), CREATE TABLE never ()}', 3, stop_on_error => true)
-WHERE ordinality <> 4;
+    array['SELECT 1', 'SELECT pg_sleep(3600)',
+          'CALL await(''EXISTS (SELECT FROM pg_background_workers WHERE sql_preview = ''''SELECT pg_sleep(3601)'''' AND wait_event = ''''PgSleep'''')''); SELECT 1/0',
+          'SELECT pg_sleep(3601)', 'CREATE TABLE never ()'], 3, stop_on_error => true);
 CALL await('NOT EXISTS (SELECT FROM running)');
 SELECT to_regclass('never') IS NULL AS never_run;
 -- a time-out is an error of its command
-SET pg_background.worker_timeout = 200;
+SET pg_background.worker_timeout = 2000;
 SELECT ordinality, state, sqlstate, error_message FROM pg_background_run_all_v2('{SELECT pg_sleep(3600), SELECT 1}');
 RESET pg_background.worker_timeout;
 -- a command whose process ends is, too
@@ -209,7 +193,7 @@ SET pg_background.max_workers = 1;
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_run_all_v2('{SELECT 1, SELECT 2}', 2);
 -- and as any launch, it can wait for one
-SET pg_background.worker_timeout = 300;
+SET pg_background.worker_timeout = 2000;
 SELECT pg_background_cancel_v2(:pid, :cookie), pg_background_wait_v2(:pid, :cookie);
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SET pg_background.launch_timeout = '1min';

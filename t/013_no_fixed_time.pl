@@ -20,8 +20,6 @@ foreach my $file (glob "$FindBin::RealBin/../{sql/*.sql,specs/*.spec,t/*.p[lm]}"
 	my $name = $file =~ s{.*/}{}r;
 	my $text = slurp_file($file);
 
-	# It measures what processes do in some time.
-	next if $name eq '102_waiting.pl';
 	# a procedure that jobs call, with the time as its argument
 	$text =~ s/PERFORM pg_sleep\(seconds\)//;
 

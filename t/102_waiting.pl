@@ -1,6 +1,9 @@
 # Who waits, sleeps: a session that waits for a job, a worker that waits for
-# another job, and one that waits for room in its queue use no processor and make
-# fewer than 10 system calls in 2 seconds.
+# another job, and one that waits for room in its queue. Each comes to a time in
+# which it is not woken once and uses no processor; who looks every so often never
+# would, on a machine however busy.
+#
+# Known failure 12: what goes on as soon as a job has ended need not look for that.
 
 use strict;
 use warnings;
@@ -8,23 +11,20 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
-use IPC::Run;
 use PgBackground;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep);
 
 plan skip_all => 'there is no /proc/PID/status with context switches'
   unless -r "/proc/$$/status" && slurp_file("/proc/$$/status") =~ /^voluntary_ctxt_switches:/m;
 
-my $seconds = 2;
-my $calls = 10;
+my $seconds = 3;
 
 # Who looks at the queue before sleeping, for so many microseconds at most
 my %look = ('as usual' => 400, 'looking long' => 10000, 'not looking' => 0);
 
-# How often a process has gone to sleep, which takes a system call, and how many
-# ticks of the clock it has used.
+# How often a process has gone to sleep, and how many ticks of the clock it has
+# used.
 sub usage
 {
 	my ($pid) = @_;
@@ -32,88 +32,62 @@ sub usage
 	my (undef, $rest) = split /\) /, slurp_file("/proc/$pid/stat"), 2;
 	my @fields = split / /, $rest;
 
-	return ($sleeps, $fields[11] + $fields[12]);
-}
-
-# Follows processes for that time with strace, where that may be done. Returns
-# for each PID how many system calls it made, undef where that is not known.
-sub count_calls
-{
-	my @pids = @_;
-	my (%output, %trace, %calls);
-
-	foreach my $pid (@pids)
-	{
-		$output{$pid} = "${PostgreSQL::Test::Utils::tmp_check}/strace.$pid";
-		$trace{$pid} = eval {
-			IPC::Run::start([ 'strace', '-o', $output{$pid}, '-p', $pid ], '>&', \my $messages);
-		};
-	}
-	foreach my $pid (@pids)
-	{
-		wait_until(
-			'strace has attached, or given up',
-			sub {
-				slurp_file("/proc/$pid/status") =~ /^TracerPid:\s+[1-9]/m
-				  || !$trace{$pid}
-				  || !$trace{$pid}->pumpable;
-			});
-		$calls{$pid} = slurp_file("/proc/$pid/status") =~ /^TracerPid:\s+[1-9]/m;
-	}
-	sleep $seconds;
-	foreach my $pid (@pids)
-	{
-		$trace{$pid}->signal('INT') if $calls{$pid};
-		eval { $trace{$pid}->finish } if $trace{$pid};
-		$calls{$pid} = $calls{$pid} ? scalar(() = slurp_file($output{$pid}) =~ /^\w+\(/mg) : undef;
-	}
-	return %calls;
+	return join ' ', $sleeps, $fields[11] + $fields[12];
 }
 
 # Tests that these processes sleep: PID => name.
 sub test_sleepers
 {
 	my (%name) = @_;
-	my @pids = sort keys %name;
+	my (%usage, %since, %sleeps);
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	# What is measured here is this very time.
-	my %before = map { $_ => [ usage($_) ] } @pids;
-	sleep $seconds;
-	my %after = map { $_ => [ usage($_) ] } @pids;
+	eval {
+		wait_until(
+			'all have slept',
+			sub {
+				foreach my $pid (keys %name)
+				{
+					my $now = usage($pid);
 
-	foreach my $pid (@pids)
-	{
-		cmp_ok($after{$pid}[0] - $before{$pid}[0], '<', $calls, "$name{$pid}: hardly ever wakes");
-		cmp_ok($after{$pid}[1] - $before{$pid}[1], '<=', 1, "$name{$pid}: uses no processor");
-	}
-
-	my %made = count_calls(@pids);
-	foreach my $pid (@pids)
-	{
-	  SKIP:
-		{
-			skip 'system calls cannot be counted, strace is missing or not permitted', 1
-			  unless defined $made{$pid};
-			cmp_ok($made{$pid}, '<', $calls, "$name{$pid}: makes few system calls");
-		}
-	}
+					($usage{$pid}, $since{$pid}) = ($now, time) if $now ne ($usage{$pid} // '');
+					$sleeps{$pid} = 1 if time - $since{$pid} > $seconds;
+				}
+				return keys %sleeps == keys %name;
+			});
+	};
+	ok($sleeps{$_}, "$name{$_}: is not woken") foreach sort { $name{$a} cmp $name{$b} } keys %name;
 	return;
 }
 
+# A wait looks for a deadlock after every deadlock_timeout.
 my $node = new_server('main', <<'END');
+deadlock_timeout = 1h
 pg_background.idle_timeout = 1h
 pg_background.max_idle_workers = 2
 END
 
+my $sleep = 'SELECT pg_sleep(1000)';
+
+# What waits, of a job where it says so
+my %wait = (
+	'wait' => 'SELECT pg_background_wait_v2(JOB)',
+	'wait with a time-out' => 'SELECT pg_background_wait_v2_timeout(JOB, 3600000)',
+	'wait_any' => 'SELECT pg_background_wait_any_v2(ARRAY[(JOB)]::pg_background_handle[])',
+	'drain' => 'SELECT pg_background_drain_v2(ARRAY[(JOB)]::pg_background_handle[], 3600000)',
+	'result' => 'SELECT * FROM pg_background_result_v2(JOB) AS (a text)',
+	'run' => "SELECT pg_background_run_v2('$sleep')",
+	'run_all' => "SELECT pg_background_run_all_v2('{$sleep, $sleep}', 1)");
+
 foreach my $look (sort keys %look)
 {
 	my @options = (options => "-c pg_background.look_time=$look{$look}");
-	my %name;
+	my (%name, %session);
 
 	# A job of each has been there, so that whoever looks has looked.
-	my ($waits, $waits_long, $reads, $holder) = map { new_session($node, @options) } 1 .. 4;
-	$_->result($_->launch('SELECT 1'), 'a int') foreach $waits, $waits_long, $reads, $holder;
+	my $holder = new_session($node, @options);
+	$session{$_} = new_session($node, @options) foreach keys %wait;
+	$_->result($_->launch('SELECT 1'), 'a int') foreach $holder, values %session;
 
 	my $idle = $holder->launch('SELECT 1');
 	$holder->wait_for($idle);
@@ -123,15 +97,13 @@ foreach my $look (sort keys %look)
 	wait_for_full_queue($node, $full);
 	$name{ (split /, /, $full)[0] } = 'a worker whose queue is full';
 
-	my $job = $waits->launch('SELECT pg_sleep(1000)');
-	$waits->send("SELECT pg_background_wait_v2($job)");
-	$name{ $waits->{pid} } = 'a session in wait';
-	$job = $waits_long->launch('SELECT pg_sleep(1000)');
-	$waits_long->send("SELECT pg_background_wait_v2_timeout($job, 3600000)");
-	$name{ $waits_long->{pid} } = 'a session in wait_timeout';
-	$job = $reads->launch('SELECT pg_sleep(1000)');
-	$reads->send("SELECT * FROM pg_background_result_v2($job) AS (a text)");
-	$name{ $reads->{pid} } = 'a session in result';
+	foreach my $wait (sort keys %wait)
+	{
+		my $job = $wait{$wait} =~ /JOB/ ? $session{$wait}->launch($sleep) : '';
+
+		$session{$wait}->send($wait{$wait} =~ s/JOB/$job/r);
+		$name{ $session{$wait}{pid} } = "a session in $wait";
+	}
 	$node->poll_query_until('postgres',
 		'SELECT count(*) = ' . keys(%name) . ' FROM pg_stat_activity WHERE pid IN (' . join(', ', keys %name)
 		  . ") AND wait_event_type = 'Extension'")
@@ -139,12 +111,19 @@ foreach my $look (sort keys %look)
 
 	test_sleepers(map { $_ => "$look: $name{$_}" } keys %name);
 
-	$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1000)%' AND backend_type = 'pg_background'");
-	$_->receive foreach $waits, $waits_long, $reads;
+	# The second command of run_all is not to begin.
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend($session{run_all}{pid})");
+	$session{run_all}->receive;
+	$node->poll_query_until('postgres', <<"END") or die 'timed out waiting for all to go on';
+SELECT count(*) = 0 FROM (
+	SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+	WHERE query LIKE '%pg_sleep(1000)%' AND backend_type = 'pg_background' AND state = 'active') c
+END
+	$_->receive foreach map { $session{$_} } grep { $_ ne 'run_all' } sort keys %session;
 	is( $holder->query("SELECT count(*) FROM pg_background_result_v2($full) AS (a text)"),
 		10000, "$look: all rows come");
 	is($holder->result($idle, 'a int'), 1, "$look: jobs go on");
-	$_->quit foreach $waits, $waits_long, $reads, $holder;
+	$_->quit foreach $holder, values %session;
 }
 
 nothing_left($node, 'all');

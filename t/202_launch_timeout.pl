@@ -12,7 +12,6 @@ use lib $FindBin::RealBin;
 
 use PgBackground;
 use Test::More;
-use Time::HiRes qw(time);
 
 my $node = new_server('main', <<'END');
 max_worker_processes = 8
@@ -73,10 +72,7 @@ foreach my $launch ("pg_background_launch('SELECT 1')", "pg_background_launch_v2
 	"pg_background_submit_v2('SELECT 1', 0, 'label')", "pg_background_run_v2('SELECT 1')",
 	"pg_background_submit_params_v2('SELECT \$1', 1)", "pg_background_run_all_v2('{SELECT 1}')")
 {
-	my $start = time;
 	$session->fails("SELECT $launch", @no_slot, "$launch at the end of its time");
-	my $elapsed = time - $start;
-	ok($elapsed >= 0.7 && $elapsed < 60, "$launch: after $elapsed s");
 }
 is($session->query('SELECT count(*) FROM pg_background_list'), '0', 'a launch that failed leaves no job');
 is(scalar segments($node), 8, 'nor a segment');

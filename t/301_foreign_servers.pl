@@ -42,32 +42,39 @@ is($stdout, $expected, 'the recipe');
 # At the same time
 #
 
-foreach my $name (qw(north south))
+my %holder;
+foreach my $name (sort keys %remote)
 {
 	$remote{$name}->safe_psql('postgres', <<'END');
-CREATE FUNCTION work(OUT started timestamptz, OUT ended timestamptz) LANGUAGE plpgsql AS
-$$ BEGIN started := clock_timestamp(); PERFORM pg_sleep(5); ended := clock_timestamp(); END $$;
-CREATE VIEW work AS SELECT * FROM work();
+CREATE FUNCTION work() RETURNS bool LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_lock_shared(1); RETURN true; END $$;
+CREATE VIEW work AS SELECT work() AS done;
 END
 	$node->safe_psql('postgres', <<"END");
-CREATE FOREIGN TABLE $name (started timestamptz, ended timestamptz)
-	SERVER $name OPTIONS (table_name 'work');
-CREATE TABLE ${name}_result (started timestamptz, ended timestamptz);
+CREATE FOREIGN TABLE $name (done bool) SERVER $name OPTIONS (table_name 'work');
+CREATE TABLE ${name}_result (done bool);
 END
+	$holder{$name} = new_session($remote{$name});
+	$holder{$name}->query('SELECT pg_advisory_lock(1)');
 }
 
-is( $node->safe_psql('postgres', <<'END'),
+# None ends before all are seen at work.
+my $session = new_session($node);
+$session->send(<<'END');
 SELECT count(*) FROM pg_background_run_all_v2(ARRAY[
 	'INSERT INTO north_result TABLE north',
 	'INSERT INTO south_result TABLE south'])
-WHERE state = 'stopped' AND row_count = 1;
+WHERE state = 'stopped' AND row_count = 1
 END
-	'2', 'each server has answered');
-is( $node->safe_psql('postgres', <<'END'),
-SELECT a.started < b.ended AND b.started < a.ended
-FROM north_result a, south_result b;
-END
-	't', 'both were at work at the same time');
+foreach my $name (sort keys %remote)
+{
+	ok( $remote{$name}->poll_query_until('postgres',
+			"SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"),
+		"$name is at work");
+}
+$_->quit foreach values %holder;
+is($session->receive, '2', 'each server has answered');
+$session->quit;
 
 $_->stop foreach ($node, values %remote);
 done_testing();
