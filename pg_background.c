@@ -6130,6 +6130,7 @@ pg_background_workers_v2(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo;
 	pg_atomic_uint32 *segments = worker_segments();
 
+	check_call(fcinfo, 0, "", "S(iiooottzt)");
 	if (segments == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -6137,7 +6138,6 @@ pg_background_workers_v2(PG_FUNCTION_ARGS)
 				 errdetail("The server's shared memory was used up before the list was made."),
 				 errhint("Restart the server, best with \"%s\" in \"shared_preload_libraries\".",
 						 LIBRARY_NAME)));
-	check_call(fcinfo, 0, "", "S(iiooottzt)");
 	rsinfo = begin_set(fcinfo);
 	for (int i = 0; i < MaxBackends; i++)
 	{
