@@ -6193,8 +6193,8 @@ is_output_wanted(void)
 }
 
 /*
- * Make room in the output in a critical section, where any error is a PANIC.
- * Returns false where there is no room to be had.
+ * Make room in the output where no error may be raised.  Returns false where
+ * there is no room to be had.
  */
 static bool
 enlarge_output_without_error(Size space)
@@ -6403,16 +6403,20 @@ output_putmessage(char type, const char *body, size_t size)
 
 	/*
 	 * Only a notice may wait for room, and only where that can be interrupted:
-	 * where there is an error, a transaction has to be aborted first.
+	 * where there is an error, a transaction has to be aborted first.  Where it
+	 * cannot, as behind a commit, no notice is worth the PANIC that an error
+	 * would be.
 	 */
-	if (kind == FRAME_NOTICE && output.len > GATHER_SIZE &&
-		InterruptHoldoffCount == 0 && CritSectionCount == 0)
-		(void) send_output(true, true);
-
-	/* Nor is it here. */
-	if (kind == FRAME_NOTICE && CritSectionCount > 0 &&
-		!enlarge_output_without_error(frame_space(size)))
-		return 0;
+	if (kind == FRAME_NOTICE)
+	{
+		if (InterruptHoldoffCount > 0 || CritSectionCount > 0)
+		{
+			if (!enlarge_output_without_error(frame_space(size)))
+				return 0;
+		}
+		else if (output.len > GATHER_SIZE)
+			(void) send_output(true, true);
+	}
 
 	memcpy(append_frame(kind, size), body, size);
 	return 0;
