@@ -416,6 +416,9 @@ count_loads(void)
 /* How long a launch waits for workers to leave */
 #define DISMISS_GRACE		5000
 
+/* How long a commit waits at least for the workers of its jobs */
+#define COMMIT_PATIENCE		10000
+
 /* The request queue holds at least this much, or the first request. */
 #define MIN_REQUEST_SIZE	16384
 
@@ -3210,7 +3213,17 @@ drop_stale_jobs(Job *job)
 	}
 }
 
-/* How many jobs of the session have a process, but for those that were detached? */
+/* Was a job submitted to start when the transaction commits? */
+static bool
+is_on_commit(Job *job)
+{
+	return job->settings != NULL;
+}
+
+/*
+ * How many jobs of the session have a process?  Those that nobody has a handle
+ * of do not count: they were detached, or started by a commit.
+ */
 static int
 count_running_jobs(void)
 {
@@ -3221,8 +3234,8 @@ count_running_jobs(void)
 	{
 		Worker	   *worker = dlist_container(Worker, node, iter.cur);
 
-		running += worker->job != NULL && !worker->job->forgotten &&
-			worker->handle != NULL;
+		running += worker->job != NULL && worker->handle != NULL &&
+			!worker->job->forgotten && !is_on_commit(worker->job);
 	}
 	return running;
 }
@@ -3341,7 +3354,8 @@ acquire_worker(Job *job, bool optional)
 
 	for (;;)
 	{
-		bool		allowed = count_running_jobs() < max_workers;
+		bool		allowed = is_on_commit(job) ||
+			count_running_jobs() < max_workers;
 
 		release_outdated_workers();
 		if (allowed && shares_worker(job) && claim_idle_worker(job))
@@ -3360,7 +3374,9 @@ acquire_worker(Job *job, bool optional)
 
 		if (deadline == 0)
 		{
-			deadline = deadline_after(launch_timeout);
+			deadline = deadline_after(is_on_commit(job) ?
+									  Max(launch_timeout, COMMIT_PATIENCE) :
+									  launch_timeout);
 			grace = deadline_after(DISMISS_GRACE);
 		}
 		if (allowed && (is_worker_leaving() || dismiss_idle_worker(&leaving)))

@@ -21,7 +21,8 @@ SELECT raised($$SELECT pg_background_submit_on_commit_v2('SELECT 1 --' || repeat
 COMMIT;
 
 --
--- Hardening 9: on-commit jobs that have ended do not count
+-- Hardening 9: on-commit jobs do not count for max_workers, be they of many
+-- commits or of one
 --
 DO $$
 BEGIN
@@ -32,6 +33,15 @@ BEGIN
 END $$;
 SELECT count(pg_background_wait_v2(pid, cookie)) FROM pg_background_list;
 SELECT count(*), count(DISTINCT n) FROM done;
+TRUNCATE done;
+SELECT pg_background_detach_all_v2() AS jobs;
+SET pg_background.max_workers = 2;
+BEGIN;
+SELECT count(pg_background_submit_on_commit_v2('INSERT INTO done VALUES (' || i || ')')) FROM generate_series(1, 20) i;
+COMMIT;
+SELECT count(pg_background_wait_v2(pid, cookie)) FROM pg_background_list;
+SELECT count(*), count(DISTINCT n) FROM done;
+RESET pg_background.max_workers;
 TRUNCATE done;
 SELECT pg_background_detach_all_v2() AS jobs;
 

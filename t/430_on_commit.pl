@@ -14,7 +14,12 @@ use PgBackground;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('main');
+# There is a single slot.
+my $node = new_server('main', <<'END');
+max_worker_processes = 1
+max_logical_replication_workers = 0
+max_parallel_workers = 0
+END
 $node->safe_psql('postgres', q{
 	CREATE TABLE done (what text);
 	CREATE ROLE worker LOGIN;
@@ -25,11 +30,10 @@ $node->safe_psql('postgres', q{
 });
 my $offset = log_size($node);
 
-# The first job's worker dies while the second waits for the only place: the
-# transaction fails with the reason.
+# The first job's worker dies while the second waits for the slot: the transaction
+# fails with the reason.
 my $session = new_session($node, user => 'worker');
 $session->query(q{SET pg_background.max_idle_workers = 0});
-$session->query(q{SET pg_background.max_workers = 1});
 $session->query(q{SET pg_background.launch_timeout = '10min'});
 $node->safe_psql('postgres', 'REVOKE CONNECT ON DATABASE postgres FROM worker');
 $session->query(q{BEGIN});
