@@ -183,7 +183,8 @@ INSERT INTO comparison (comparison, title, unit, rounds, slice, sessions) VALUES
     ('rows', '1,000,000 rows', 'ms', 7, '0.5 s', DEFAULT),
     ('wide', '1,000 rows of 100 kB', 'ms', 7, '0.5 s', DEFAULT),
     ('wait', 'from the end of a job to going on', 'us', 3, '1 s', DEFAULT),
-    ('wait4', 'from the end of four jobs to going on', 'us', 3, '1 s', DEFAULT);
+    ('wait4', 'from the end of four jobs to going on', 'us', 3, '1 s', DEFAULT),
+    ('many', '40 sleeps of 50 ms, 8 at a time', 'ms', 3, '1 s', DEFAULT);
 
 CALL define('small', 'pg_background', $$
     h := pg_background_launch_v2('SELECT 1');
@@ -321,6 +322,25 @@ CALL define('wait4', 'dblink open', $$
     END LOOP;
 $$, before => $$
     FOR i IN 1..4 LOOP
+        CALL connect('bench' || i);
+    END LOOP;
+$$);
+
+CALL define('many', 'pg_background', $$
+    PERFORM FROM pg_background_run_all_v2(array_fill('SELECT pg_sleep(0.05)'::text, array[40]), 8);
+$$);
+CALL define('many', 'dblink open', $$
+    FOR j IN 1..5 LOOP
+        FOR i IN 1..8 LOOP
+            PERFORM dblink_send_query('bench' || i, 'SELECT pg_sleep(0.05)::text');
+        END LOOP;
+        FOR i IN 1..8 LOOP
+            PERFORM FROM dblink_get_result('bench' || i) AS (x text);
+            PERFORM FROM dblink_get_result('bench' || i) AS (x text);
+        END LOOP;
+    END LOOP;
+$$, before => $$
+    FOR i IN 1..8 LOOP
         CALL connect('bench' || i);
     END LOOP;
 $$);
@@ -510,6 +530,7 @@ FROM (VALUES
     ('1,000,000 rows: as fast as dblink open, times', '>=', 1.6, ratio('rows', 'dblink open')),
     ('end of a job to going on, us', '<', 100, median('wait', 'pg_background')),
     ('end of four jobs to going on, us', '<', 100, median('wait4', 'pg_background')),
+    ('40 sleeps of 50 ms, 8 at a time, us', '<', 350000, median('many', 'pg_background')),
     ('100,000 jobs: growth of memory, kB', '<', 1024,
      CASE WHEN held('jobs of the session') >= 100000 THEN
          greatest(held('growth of memory contexts, kB'), held('growth of own memory, kB')) END),
