@@ -168,6 +168,7 @@ $block$;
 DO LANGUAGE plpgsql $block$
 DECLARE
     command text;
+    executor record;
 BEGIN
     -- What another role had put there could have been called in place of ours.
     PERFORM
@@ -191,6 +192,36 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgbackground_role') THEN
         CREATE ROLE pgbackground_role NOLOGIN;
         COMMENT ON ROLE pgbackground_role IS 'may use pg_background';
+    END IF;
+
+    -- Whoever is to run jobs becomes a member of this role, and could use what else
+    -- it may do. Its comment tells whether the extension has made it, be it in
+    -- another database.
+    SELECT r.rolcanlogin AS can_login,
+           shobj_description(r.oid, 'pg_authid') IS NOT DISTINCT FROM 'may use pg_background' AS is_ours,
+           concat_ws(', ', CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END,
+                     CASE WHEN r.rolcreatedb THEN 'CREATEDB' END, CASE WHEN r.rolreplication THEN 'REPLICATION' END,
+                     CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
+                     (SELECT 'membership in ' || string_agg(m.roleid::regrole::text, ', ' ORDER BY m.roleid::regrole::text)
+                      FROM pg_auth_members m WHERE m.member = r.oid)) AS more,
+           (SELECT string_agg(DISTINCT m.member::regrole::text, ', ')
+            FROM pg_auth_members m WHERE m.roleid = r.oid) AS members
+    INTO executor
+    FROM pg_roles r
+    WHERE r.rolname = 'pgbackground_role';
+    IF executor.more <> '' THEN
+        RAISE EXCEPTION 'role "pgbackground_role" may do more than run jobs'
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = format('It has %s, which its members could use.', executor.more),
+                  HINT = 'Take that from the role, or rename it or drop it, so that the extension makes one.';
+    END IF;
+    IF NOT executor.is_ours THEN
+        RAISE WARNING 'role "pgbackground_role" is there already and is used as it is'
+            USING DETAIL = coalesce('These are members of it, and may run jobs: ' || executor.members || '.', 'It has no members.');
+    END IF;
+    IF executor.can_login THEN
+        RAISE WARNING 'role "pgbackground_role" can log in'
+            USING HINT = 'ALTER ROLE pgbackground_role NOLOGIN.';
     END IF;
 
     FOR command IN

@@ -556,8 +556,8 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgbackground_role') THEN
         CREATE ROLE pgbackground_role NOLOGIN;
+        COMMENT ON ROLE pgbackground_role IS 'may use pg_background';
     END IF;
-    COMMENT ON ROLE pgbackground_role IS 'may use pg_background';
 
     FOR command IN
         WITH member AS (
