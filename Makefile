@@ -1,6 +1,7 @@
 # pg_background: SQL in background workers
 #
-#   make, make install, make installcheck   as for any PGXS extension; PG_CONFIG=… picks the server
+#   make, make install, make installcheck   as for any PGXS extension; PG_CONFIG=… picks the server,
+#                                           which needs the settings of packaging-tests/cluster.conf
 #   make demo                               a short tour on a throw-away cluster
 #   make check                              every test on every server version of this machine
 #   make bench                              the benchmark, see bench/README.md
@@ -56,5 +57,20 @@ include $(PGXS)
 
 $(DATA_built): pg_background--1.7--1.11.sql
 	cp $< $@
+
+# A server whose settings do not do for the tests is told so first. TAP tests have
+# servers of their own, and so has pg_regress with --temp-instance.
+ifneq ($(strip $(REGRESS) $(ISOLATION)),)
+ifeq ($(filter --temp-instance%,$(EXTRA_REGRESS_OPTS)),)
+
+.PHONY: check-settings
+
+installcheck: check-settings
+
+check-settings:
+	@$(here)packaging-tests/settings '$(shell $(PG_CONFIG) --bindir)/psql'
+
+endif
+endif
 
 endif
