@@ -1,5 +1,5 @@
-# Whoever a job tries to become, it is never a user that the code which launched
-# it could not have become.
+# Whoever a job tries to become, it is never a user that a session of whose job it
+# is could not have become.
 #
 # - Launched inside a SECURITY DEFINER function it is the function's owner, and
 #   whatever it runs it does not become the function's caller.
