@@ -97,7 +97,7 @@ my %seen;
 foreach (1 .. 50)
 {
 	$seen{ join ' ', segments($node) }++;
-	usleep(10_000);
+	usleep(20_000);
 }
 is(scalar keys %seen, 1, 'Hardening 35: who waits for a slot keeps one segment');
 
