@@ -31,13 +31,19 @@
  * order, as a stream of frames (see FrameKind).  All that a session knows
  * about a job it has learnt from that stream, in one function, pump_worker().
  * Every SQL function calls it, directly or through wait_for_job(), and what
- * nobody has asked for yet is kept in the job's own tuplestore, which is
+ * nobody has read yet is kept as it came, in the job's own spool, which is
  * session-long and spills to disk.  Hence waiting never deadlocks on a full
- * queue, and a job's outcome outlives the transaction that launched it.
+ * queue, and a job's outcome outlives the transaction that launched it.  What
+ * cannot be kept is an error of that job, and of nobody else.
  *
- * Nothing polls: the launcher sleeps on its latch, which the queue and the
- * postmaster (bgw_notify_pid) set.  Only before it sleeps, either side looks
- * at its queue for some microseconds, see look_again().
+ * Code of users runs while results are read and may call any function here: see
+ * pin_job().  What a catalog says of our functions may be another version's:
+ * see check_call().
+ *
+ * The launcher sleeps on its latch, which the queue and the postmaster
+ * (bgw_notify_pid) set.  Only before it sleeps, either side looks at its queue
+ * for some microseconds, see look_again(); and only for slots that other
+ * sessions free does it look now and then, since nobody tells it of them.
  *
  * The file reads from the top: what depends on the server's version; what the
  * two processes share; the launcher's side (workers, the stream, settings,
