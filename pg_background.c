@@ -1761,6 +1761,26 @@ cancel_job(Job *job)
  * ----------------------------------------------------------------
  */
 
+/* Errors that need no memory */
+static ErrorData out_of_memory_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_OUT_OF_MEMORY,
+	.message = "out of memory",
+	.detail = "What the background job said could not be taken over. What it has committed stays."
+};
+static ErrorData deadlock_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED,
+	.message = "deadlock detected",
+	.detail = "The background job waited for a lock that its session held, and the session waited for the job."
+};
+/* That of a job without a handle, which nobody will read */
+static ErrorData unread_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_QUERY_CANCELED,
+	.message = "canceling statement due to user request"
+};
+
 /* Somebody still cares for a submitted job that has ended. */
 static void
 use_job(Job *job)
@@ -1802,8 +1822,12 @@ forget_job(Job *job)
 		return;
 	}
 
+	/*
+	 * One that is canceled is not used again.  We may be handling an error here,
+	 * which is no place to find another one.
+	 */
 	pg_atomic_write_u32(&worker->shared->discard, DROP_NEW);
-	while (worker->job == job && pump_worker(worker))
+	while (worker->job == job && !job->cancel_requested && pump_worker(worker))
 		;
 	if (worker->job != job)
 		return;
@@ -1892,19 +1916,34 @@ parse_message(char *data, Size size)
 	return edata;
 }
 
-/* Make an error that no message tells of. */
+/*
+ * Make an error that no message tells of.  Where there is no memory for it, that
+ * is the error: nothing here fails.
+ */
 static ErrorData *
-make_error(int sqlerrcode, const char *message, const char *hint)
+make_error(Job *job, int sqlerrcode, const char *message, const char *hint)
 {
-	ErrorData  *edata = palloc0(sizeof(ErrorData));
+	typedef struct MadeError
+	{
+		ErrorData	edata;
+		char		message[LAST_ERROR_SIZE];
+		char		hint[LAST_ERROR_SIZE];
+	} MadeError;
+	MadeError  *made = MemoryContextAllocExtended(job->context,
+												  sizeof(MadeError),
+												  MCXT_ALLOC_NO_OOM |
+												  MCXT_ALLOC_ZERO);
 
-	edata->elevel = ERROR;
-	edata->sqlerrcode = sqlerrcode;
-	edata->message = pstrdup(message);
+	if (made == NULL)
+		return &out_of_memory_error;
+	made->edata.elevel = ERROR;
+	made->edata.sqlerrcode = sqlerrcode;
+	made->edata.message = made->message;
+	strlcpy(made->message, message, LAST_ERROR_SIZE);
 	if (hint[0] != '\0')
-		edata->hint = pstrdup(hint);
-	edata->assoc_context = CurrentMemoryContext;
-	return edata;
+		made->edata.hint = made->hint;
+	strlcpy(made->hint, hint, LAST_ERROR_SIZE);
+	return &made->edata;
 }
 
 /* An anonymous record's type is known only to the session that made it. */
@@ -2335,7 +2374,8 @@ take_frame(Job *job, uint32 kind, char *data, Size size)
 			job->last_warning = pstrdup(warnings->last);
 			break;
 		case FRAME_ERROR:
-			job->error = parse_message(data, size);
+			job->error = job->forgotten ? &unread_error :
+				parse_message(data, size);
 			break;
 		default:
 			elog(ERROR, "unrecognized frame kind in result queue: %u", kind);
@@ -2353,13 +2393,7 @@ take_frame(Job *job, uint32 kind, char *data, Size size)
 static void
 blame_job(Job *job)
 {
-	static ErrorData out_of_memory = {
-		.elevel = ERROR,
-		.sqlerrcode = ERRCODE_OUT_OF_MEMORY,
-		.message = "out of memory",
-		.detail = "What the background job said could not be taken over. What it has committed stays."
-	};
-	ErrorData  *volatile error = &out_of_memory;
+	ErrorData  *volatile error = &out_of_memory_error;
 
 	drop_spool(&job->spool);
 	job->lost = true;
@@ -2369,12 +2403,12 @@ blame_job(Job *job)
 	{
 		error = CopyErrorData();
 		if (error->detail == NULL)
-			error->detail = out_of_memory.detail;
+			error->detail = out_of_memory_error.detail;
 	}
 	PG_CATCH();
 	{
 		/* There is not even memory for the error. */
-		error = &out_of_memory;
+		error = &out_of_memory_error;
 	}
 	PG_END_TRY();
 	FlushErrorState();
@@ -2434,21 +2468,13 @@ is_canceled(Job *job)
 		  job->error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN));
 }
 
-/* The error of a job that waited for its launcher while that waited for it */
-static ErrorData deadlock_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED,
-	.message = "deadlock detected",
-	.detail = "The background job waited for a lock that its session held, and the session waited for the job."
-};
-
 /* Count a job that has ended. */
 static void
 count_job(Job *job)
 {
 	static uint64 ended = 0;
 
-	/* A worker that died before it was handed its job */
+	/* Not one whose worker died before it was handed the job */
 	if (!job->sent)
 		return;
 	job->end_number = ++ended;
@@ -2476,13 +2502,17 @@ static ErrorData *
 loss_of_worker(Worker *worker)
 {
 	LastWords  *last_words = &worker->shared->head.last_words;
+	char		message[LAST_ERROR_SIZE];
 
+	if (worker->job->forgotten)
+		return worker->job->cancel_requested ? &unread_error : NULL;
 	if (last_words->sqlerrcode != 0)
-		return make_error(last_words->sqlerrcode, last_words->message,
-						  last_words->hint);
-	return make_error(ERRCODE_CONNECTION_FAILURE,
-					  psprintf("lost connection to worker process with PID %d",
-							   (int) worker->pid),
+		return make_error(worker->job, last_words->sqlerrcode,
+						  last_words->message, last_words->hint);
+	snprintf(message, sizeof(message),
+			 "lost connection to worker process with PID %d",
+			 (int) worker->pid);
+	return make_error(worker->job, ERRCODE_CONNECTION_FAILURE, message,
 					  "More details may be available in the server log.");
 }
 
@@ -2494,70 +2524,52 @@ loss_of_worker(Worker *worker)
 static void
 worker_lost(Worker *worker)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
 	Job		   *job = worker->job;
 	uint32		state = pg_atomic_read_u32(&worker->shared->state);
 
-	if (job != NULL && job->error == NULL &&
-		worker->shared->head.last_words.sqlerrcode == 0 &&
-		state == WORKER_ENDED)
-		job->lost = true;
-	else if (job != NULL && job->error == NULL && !job->forgotten)
+	if (job != NULL && job->error == NULL)
 	{
-		PG_TRY();
-		{
-			MemoryContextSwitchTo(job->context);
+		if (worker->shared->head.last_words.sqlerrcode == 0 &&
+			state == WORKER_ENDED)
+			job->lost = true;
+		else
 			job->error = loss_of_worker(worker);
-		}
-		PG_CATCH();
-		{
-			blame_job(job);
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(oldcontext);
 	}
 	/* A job that nobody listens to has given up its queue, and not ended. */
 	worker->runs_on = job != NULL && state == WORKER_RUNNING &&
 		!job->cancel_requested && (job->forgotten || job->lost);
-	/* Of a forgotten job, nothing more is known than that it was not heard. */
 	if (job != NULL)
 		count_job(job);
 	release_worker(worker, true);
 }
 
 /*
- * Receive a message, without waiting.  One that there is no memory for cannot be
- * left out: the queue is given up, and the job goes on to its end unheard.
+ * Receive a message, without waiting, and take it over.  *done is what the job
+ * then says of its end.
  */
 static shm_mq_result
-receive_message(Worker *worker)
+take_message(Worker *worker, DoneFrame *volatile *done)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	volatile shm_mq_result result = SHM_MQ_DETACHED;
-	void	   *data = NULL;
-
-	worker->message_pos = worker->message_size = 0;
-	PG_TRY();
+	if (worker->message_pos >= worker->message_size)
 	{
+		shm_mq_result result;
 		Size		size;
+		void	   *data;
 
+		worker->message_pos = worker->message_size = 0;
 		result = shm_mq_receive(worker->results, &size, &data, true);
-		if (result == SHM_MQ_SUCCESS)
-		{
-			worker->message = data;
-			worker->message_size = size;
-		}
+		if (result != SHM_MQ_SUCCESS)
+			return result;
+		worker->message = data;
+		worker->message_size = size;
 	}
-	PG_CATCH();
-	{
-		if (worker->job != NULL)
-			blame_job(worker->job);
-		else
-			FlushErrorState();
-		MemoryContextSwitchTo(oldcontext);
-	}
-	PG_END_TRY();
-	return result;
+
+	/* A worker that has no job may still say why it ends. */
+	if (worker->job == NULL)
+		worker->message_pos = worker->message_size;
+	else
+		*done = take_frames(worker);
+	return SHM_MQ_SUCCESS;
 }
 
 /*
@@ -2565,7 +2577,8 @@ receive_message(Worker *worker)
  * Returns false where it has said nothing.
  *
  * No error of this is the caller's: what could not be taken over is an error of
- * the worker's job.
+ * the worker's job.  A message that there is no memory for cannot be left out,
+ * so the queue is given up, and the job goes on to its end unheard.
  */
 static bool
 pump_worker(Worker *worker)
@@ -2573,40 +2586,35 @@ pump_worker(Worker *worker)
 	MemoryContext oldcontext = CurrentMemoryContext;
 	Job		   *job = worker->job;
 	DoneFrame  *volatile done = NULL;
-
-	if (worker->message_pos >= worker->message_size)
-	{
-		switch (receive_message(worker))
-		{
-			case SHM_MQ_WOULD_BLOCK:
-				return false;
-			case SHM_MQ_DETACHED:
-				worker_lost(worker);
-				return true;
-			case SHM_MQ_SUCCESS:
-				break;
-		}
-	}
-
-	/* A worker that has no job may still say why it ends. */
-	if (job == NULL)
-	{
-		worker->message_pos = worker->message_size;
-		return true;
-	}
+	volatile shm_mq_result result = SHM_MQ_SUCCESS;
+	uint32		holdoff = InterruptHoldoffCount;
+	uint32		cancel_holdoff = QueryCancelHoldoffCount;
 
 	PG_TRY();
 	{
-		done = take_frames(worker);
+		result = take_message(worker, &done);
 	}
 	PG_CATCH();
 	{
-		blame_job(job);
+		done = NULL;
+		if (worker->message_size == 0)
+			result = SHM_MQ_DETACHED;
+		if (job != NULL)
+			blame_job(job);
+		else
+			FlushErrorState();
 		MemoryContextSwitchTo(oldcontext);
+		/* Throwing an error has ended those. */
+		InterruptHoldoffCount = holdoff;
+		QueryCancelHoldoffCount = cancel_holdoff;
 	}
 	PG_END_TRY();
 
-	if (done != NULL)
+	if (result == SHM_MQ_WOULD_BLOCK)
+		return false;
+	if (result == SHM_MQ_DETACHED)
+		worker_lost(worker);
+	else if (done != NULL)
 	{
 		job->canceled = done->canceled;
 		job->execution = done->execution;
