@@ -4158,9 +4158,58 @@ are_arguments(Form_pg_proc proc, const char *args)
 }
 
 /*
+ * Functions that were found to be declared as they are written, each at the
+ * remainder of its OID; forgotten when a function or a row type may have changed.
+ */
+static Oid	checked_functions[64];
+
+static void
+forget_checked_functions(Datum arg, CatalogCache cache, uint32 hash)
+{
+	memset(checked_functions, 0, sizeof(checked_functions));
+}
+
+static void
+forget_checked_types(Datum arg, Oid relation)
+{
+	memset(checked_functions, 0, sizeof(checked_functions));
+}
+
+static void
+check_declaration(Oid function, int least, const char *args,
+				  const char *result)
+{
+	static bool registered = false;
+	HeapTuple	tuple;
+	Form_pg_proc proc;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(PROCOID, forget_checked_functions,
+									  (Datum) 0);
+		CacheRegisterRelcacheCallback(forget_checked_types, (Datum) 0);
+		registered = true;
+	}
+
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	if (proc->pronargs < least || !are_arguments(proc, args) ||
+		!is_result(proc, result))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("function %s is not declared as this version of pg_background has it",
+						format_procedure(function)),
+				 errdetail("The catalog is that of another version."),
+				 errhint("Run ALTER EXTENSION pg_background UPDATE, or install the library of the version that the catalog has.")));
+	ReleaseSysCache(tuple);
+	checked_functions[function % lengthof(checked_functions)] = function;
+}
+
+/*
  * Check that a function is declared as it is written, with at least so many of
- * its arguments, and not called with nulls where it takes none.  Its literal
- * "args" is how we remember, for the time of a query, that it was checked.
+ * its arguments, and not called with nulls where it takes none.
  *
  * Errors: 42P13, 22004.
  */
@@ -4168,26 +4217,10 @@ static void
 check_call(FunctionCallInfo fcinfo, int least, const char *args,
 		   const char *result)
 {
-	if (fcinfo->flinfo->fn_extra != (void *) args)
-	{
-		Oid			function = fcinfo->flinfo->fn_oid;
-		HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-		Form_pg_proc proc;
+	Oid			function = fcinfo->flinfo->fn_oid;
 
-		if (!HeapTupleIsValid(tuple))
-			elog(ERROR, "cache lookup failed for function %u", function);
-		proc = (Form_pg_proc) GETSTRUCT(tuple);
-		if (proc->pronargs < least || !are_arguments(proc, args) ||
-			!is_result(proc, result))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-					 errmsg("function %s is not declared as this version of pg_background has it",
-							format_procedure(function)),
-					 errdetail("The catalog is that of another version."),
-					 errhint("Run ALTER EXTENSION pg_background UPDATE, or install the library of the version that the catalog has.")));
-		ReleaseSysCache(tuple);
-		fcinfo->flinfo->fn_extra = (void *) args;
-	}
+	if (checked_functions[function % lengthof(checked_functions)] != function)
+		check_declaration(function, least, args, result);
 
 	for (int i = 0; i < PG_NARGS() && args[i] != '*'; i++)
 	{
@@ -4195,7 +4228,7 @@ check_call(FunctionCallInfo fcinfo, int least, const char *args,
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("argument %d of %s must not be null", i + 1,
-							format_procedure(fcinfo->flinfo->fn_oid))));
+							format_procedure(function))));
 	}
 }
 
