@@ -60,6 +60,8 @@ RESET default_text_search_config;
 CREATE ROLE regress_plain IN ROLE pgbackground_role;
 \c -
 \set SHOW_CONTEXT never
+-- Whatever the server's settings are
+SET pg_background.max_idle_workers = 10;
 SET ROLE regress_plain;
 SELECT run('DO ''BEGIN END''; SELECT pg_backend_pid()::text') AS pid \gset
 
@@ -93,6 +95,7 @@ RESET ROLE;
 -- of a user who has the privilege
 \c -
 \set SHOW_CONTEXT never
+SET pg_background.max_idle_workers = 10;
 SELECT run('DO ''BEGIN END''; SELECT ''loaded''');
 SET plpgsql.variable_conflict = 'use_column';
 SELECT run('SELECT current_setting(''plpgsql.variable_conflict'')');
