@@ -140,7 +140,8 @@ SELECT pg_cancel_backend(:sleeper_pid);
 -- but for the last thousand
 SET pg_background.launch_timeout = '10min';
 SELECT pid, cookie FROM pg_background_submit_v2('SELECT 1', 0, 'asked for') \gset
-SELECT pg_background_wait_v2(:pid, :cookie), state FROM pg_background_outcome_v2(:pid, :cookie);
+SELECT pg_background_wait_v2(:pid, :cookie);
+SELECT state FROM pg_background_outcome_v2(:pid, :cookie);
 SELECT count(pg_background_submit_v2('SELECT 1')) FROM generate_series(1, 1100);
 SELECT count(*) BETWEEN 1000 AND 1020 AS bounded, count(*) FILTER (WHERE label = 'asked for') AS asked_for FROM pg_background_list;
 SELECT pg_background_detach_all_v2() > 1000 AS detached;
