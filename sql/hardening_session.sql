@@ -48,7 +48,14 @@ SELECT pg_background_detach_all_v2() AS jobs;
 --
 -- Hardening 13: a time-out is not held up by what other jobs say
 --
-SELECT pid AS loud_pid, cookie AS loud_cookie FROM pg_background_launch_v2('SELECT generate_series(1, 5000000)') \gset
+SELECT pid AS loud_pid, cookie AS loud_cookie FROM pg_background_launch_v2('SELECT generate_series(1, 5000000)', 0, 'loud') \gset
+DO $$
+BEGIN
+    FOR i IN 1 .. 6000 LOOP
+        EXIT WHEN EXISTS (SELECT FROM pg_background_list WHERE label = 'loud' AND state = 'running');
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 1);
 SELECT state FROM pg_background_list WHERE cookie = :loud_cookie;
