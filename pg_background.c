@@ -1221,8 +1221,11 @@ detach_job(Worker *worker)
 static void
 release_worker(Worker *worker, bool ended)
 {
+	/* Where the message is sent, that must not be where we are interrupted. */
+	HOLD_INTERRUPTS();
 	elog(DEBUG2, "pg_background: cleaning up worker pid=%d",
 		 (int) worker->pid);
+	RESUME_INTERRUPTS();
 
 	if (worker->job != NULL)
 		detach_job(worker);
@@ -3514,10 +3517,14 @@ launch_job(JobSpec *spec, bool optional)
 		return NULL;
 	}
 	if (message_level_is_interesting(DEBUG2))
+	{
+		HOLD_INTERRUPTS();
 		elog(DEBUG2, "pg_background: launched worker pid=%d cookie=" INT64_FORMAT " queue_size=%d preview='%s'",
 			 (int) job->pid, job->cookie, job->queue_size,
 			 OidIsValid(job->request.hold_user) ? HELD_JOB_TEXT :
 			 clip_text(job->sql, PREVIEW_SIZE));
+		RESUME_INTERRUPTS();
+	}
 	return job;
 }
 
