@@ -1466,8 +1466,8 @@ can_log_in(Oid user)
 
 /*
  * Say whom a worker must connect as, and what its request must say of users,
- * so that nothing that the job runs can make it a user that the code which
- * launches it could not have become.
+ * so that nothing that the job runs can make it a user that the one whose code
+ * launches it could not become in a session of his own.
  *
  * *connection_flags says whether it may connect though the user has no LOGIN:
  * only for the owner of a SECURITY DEFINER function that another user has called,
@@ -3538,6 +3538,7 @@ raise_message(Job *job, ErrorData *message)
 	/* The server takes these for constants, and keeps no copies. */
 	edata.filename = NULL;
 	edata.funcname = NULL;
+	edata.domain = NULL;
 
 	/* A worker that ends does not end its launcher. */
 	edata.elevel = Min(edata.elevel, ERROR);
