@@ -155,14 +155,20 @@ sub log_size { return -s $_[0]->logfile }
 sub log_since
 {
 	my ($node, $offset) = @_;
-	return substr(slurp_file($node->logfile), $offset);
+	open my $in, '<:raw', $node->logfile or die "could not read the log: $!";
+	seek $in, $offset, 0;
+	local $/;
+	return <$in> // '';
 }
 
-# Opens a session. Options: dbname, user, options (as of PGOPTIONS), encoding.
+# Opens a session. Options: dbname, user, options (as of PGOPTIONS), encoding;
+# quiet, not to note what it is sent.
 sub new_session
 {
 	my ($node, %opt) = @_;
-	my $self = bless { in => '', out => '', err => '', count => 0 },
+	my $self = bless {
+		in => '', out => '', err => '', count => 0, quiet => $opt{quiet}
+	  },
 	  'PgBackground::Session';
 	my $connstr = $node->connstr($opt{dbname} // 'postgres');
 
@@ -193,10 +199,21 @@ sub send
 	my ($self, $sql) = @_;
 	my $n = ++$self->{count};
 
-	note 'session: ', substr($sql, 0, 1000);
+	note 'session: ', substr($sql, 0, 1000) unless $self->{quiet};
 	$self->{in} .= "$sql\n;\n\\echo <end $n>\n\\warn <end $n>\n";
 	$self->{run}->pump_nb;
 	return;
+}
+
+# Has all that was sent been done, or the session ended? Does not wait.
+sub is_done
+{
+	my ($self) = @_;
+	my $end = qr/<end $self->{count}>\n/;
+
+	return 1 unless $self->{run}->pumpable;
+	$self->{run}->pump_nb;
+	return $self->{out} =~ $end && $self->{err} =~ $end;
 }
 
 # Waits until all that was sent has been done, and returns what it wrote;
