@@ -11,6 +11,17 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     RETURN sqlstate || ': ' || regexp_replace(sqlerrm, 'PID \d+', 'PID N');
 END $$;
+-- Wait until a job runs, for a minute at most.
+CREATE PROCEDURE pg_temp.await_running(job bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. 6000 LOOP
+        IF EXISTS (SELECT FROM pg_background_list WHERE cookie = job AND state = 'running') THEN
+            RETURN;
+        END IF;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RAISE EXCEPTION 'it does not run';
+END $$;
 CREATE TABLE done (n int);
 
 --
@@ -48,14 +59,8 @@ SELECT pg_background_detach_all_v2() AS jobs;
 --
 -- Hardening 13: a time-out is not held up by what other jobs say
 --
-SELECT pid AS loud_pid, cookie AS loud_cookie FROM pg_background_launch_v2('SELECT generate_series(1, 5000000)', 0, 'loud') \gset
-DO $$
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        EXIT WHEN EXISTS (SELECT FROM pg_background_list WHERE label = 'loud' AND state = 'running');
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-END $$;
+SELECT pid AS loud_pid, cookie AS loud_cookie FROM pg_background_launch_v2('SELECT generate_series(1, 5000000)') \gset
+CALL pg_temp.await_running(:loud_cookie);
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 1);
 SELECT state FROM pg_background_list WHERE cookie = :loud_cookie;
@@ -135,6 +140,7 @@ SELECT count(*) FROM done;
 --
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1') \gset
 SELECT pid AS sleeper_pid, cookie AS sleeper_cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
+CALL pg_temp.await_running(:sleeper_cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
 DISCARD PLANS;
 SELECT count(*) FROM pg_background_list;
