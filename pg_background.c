@@ -2567,11 +2567,10 @@ take_message(Worker *worker, DoneFrame *volatile *done)
 		worker->message_size = size;
 	}
 
-	/* A worker that has no job may still say why it ends. */
+	/* A worker that has no job says nothing but why it ends: it gets no other. */
 	if (worker->job == NULL)
-		worker->message_pos = worker->message_size;
-	else
-		*done = take_frames(worker);
+		return SHM_MQ_DETACHED;
+	*done = take_frames(worker);
 	return SHM_MQ_SUCCESS;
 }
 

@@ -79,6 +79,24 @@ END
 # another library does not end it
 compare('DO $$BEGIN END$$', '1', 1, 'PL/pgSQL');
 
+# A process that is terminated while it is brought back to what a new one is says
+# why it ends, and gets no other job. To set this again it opens a catalog.
+my $other = new_session($node);
+$other->query('SELECT pg_advisory_lock(1)');
+$session->query('SET default_tablespace = pg_default');
+my $job = $session->launch(q{SET default_tablespace = ''; SELECT pg_advisory_lock_shared(1)});
+wait_for_worker($node, $job, "wait_event_type = 'Lock'");
+$other->query('BEGIN; LOCK TABLE pg_tablespace; SELECT pg_advisory_unlock(1)');
+$session->wait_for($job);
+my ($pid) = split /, /, $job;
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted")
+  or die 'the process does not wait for the catalog';
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+$other->query('ROLLBACK');
+wait_for_exit($node, $pid);
+is($session->result($session->launch('SELECT 1'), 'a int'), '1', 'a process that has said why it ends gets no other job');
+$other->quit;
+
 $session->quit;
 nothing_left($node, 'all');
 
