@@ -137,7 +137,7 @@ my $may_commit = $control->query('SHOW server_version_num') >= 170000;
 #		The plan of a round
 # ----------------------------------------------------------------
 
-my ($number, $calm, $superuser, $last_slot) = (0);
+my ($number, $calm, $superuser, $in_transaction, $last_slot) = (0);
 my %job;	# of this round, by number
 
 # One of some entries, [weight, what]
@@ -288,7 +288,7 @@ my @actions = (
 	[ 3, sub { my $j = params_job(); launch("pg_background_@{[one_of('launch', 'submit')]}_params_v2($j->{sql})", $j) } ],
 	[ 1, sub { launch('pg_background_launch_v2(NULL, 0, NULL)', { n => 0, cols => 'a text' }) } ],
 	[ 5, sub { join ";\n", map { my $j = job(); $j->{pledged} = 1;
-			wrapped("INSERT INTO pledge SELECT $j->{n} FROM pg_background_submit_on_commit_v2(@{[quoted($j)]}, @{[queue_size()]}, @{[label()]}) RETURNING ''") } 1 .. one_of(1, 1, 1, 20) } ],
+			wrapped("INSERT INTO pledge SELECT $j->{n} FROM pg_background_submit_on_commit_v2(@{[quoted($j)]}, @{[queue_size()]}, @{[label()]}) RETURNING ''") } 1 .. one_of(1, 1, 1, $in_transaction ? 3 : 20) } ],
 	[ 8, sub { my $j = job();
 			wrapped(outcomes($j->{n}, 'run', 'has_error', 'sqlstate', "pg_background_run_v2(@{[quoted($j)]}, @{[queue_size()]}, @{[limit_ms()]}, @{[label()]})")) } ],
 	[ 2, sub { my $j = params_job(); wrapped(outcomes($j->{n}, 'run', 'has_error', 'sqlstate', "pg_background_run_params_v2($j->{sql})")) } ],
@@ -370,7 +370,7 @@ sub plan_turn
 {
 	my @turn = ("\\set ON_ERROR_ROLLBACK @{[one_of('on', 'off')]}", 'RESET ALL', "SELECT setseed(@{[rand]})");
 	my $limits = $calm ? 0 : chance(0.4) ? one_of(1, 1, 2) : 0;
-	my $in_transaction = chance(0.4);
+	$in_transaction = chance(0.4);
 
 	$last_slot = int rand 4;
 	push @turn, limits() for 1 .. $limits;
