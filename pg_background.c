@@ -3502,6 +3502,8 @@ launch_job(JobSpec *spec, bool optional)
 		if (acquired)
 		{
 			publish_job(job);
+			/* The job may wait for all who have one, from its first moment. */
+			InvalidateCatalogSnapshotConditionally();
 			send_request(job);
 		}
 	}
