@@ -470,8 +470,9 @@ sub take_reports
 		if ($source eq 'launch')
 		{
 			$job->{launched} = 1 if $more[0] eq $n;
-			# It may have begun where it was interrupted.
-			next if $more[0] eq $n || $state ne 'true' || $sqlstate =~ /^(57014|57P01|40P01)$/;
+			# It may have begun where it was interrupted, or where there was no
+			# memory left for the handle.
+			next if $more[0] eq $n || $state ne 'true' || $sqlstate =~ /^(57014|57P01|40P01|53200)$/;
 		}
 		my $end = $state =~ /^(f|stopped)$/ ? 'done' : $state =~ /^(t|true|error|canceled)$/ ? 'failed' : next;
 		wrong("job $n is $end, by $source ($sqlstate), and was $job->{end} ($job->{told})")
