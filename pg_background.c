@@ -5552,8 +5552,9 @@ pg_background_submit_on_commit_v2(PG_FUNCTION_ARGS)
  */
 
 /*
- * Serialize the parameters of a VARIADIC "any" function.  Values that are kept
- * elsewhere are fetched: the job cannot see what this transaction can.
+ * What a function with parameters is called with: SQL string, and VARIADIC "any",
+ * which is serialized.  Values that are kept elsewhere are fetched: the job cannot
+ * see what this transaction can.
  *
  * Errors: 0A000 for an anonymous record.
  */
@@ -5565,6 +5566,7 @@ params_args(FunctionCallInfo fcinfo, JobSpec *spec)
 	bool	   *nulls;
 	StringInfo	params = makeStringInfo();
 
+	spec->sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	spec->nparams = Max(extract_variadic_args(fcinfo, 1, true,
 											  &values, &types, &nulls), 0);
 	spec->params = params;
@@ -5609,7 +5611,6 @@ pg_background_launch_params_v2(PG_FUNCTION_ARGS)
 	JobSpec		spec = {0};
 
 	check_call(fcinfo, 2, "T*", "(il)");
-	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	params_args(fcinfo, &spec);
 	return job_handle(fcinfo, launch_job(&spec, false));
 }
@@ -5627,7 +5628,6 @@ pg_background_submit_params_v2(PG_FUNCTION_ARGS)
 	JobSpec		spec = {0};
 
 	check_call(fcinfo, 2, "T*", "(il)");
-	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	spec.submitted = true;
 	params_args(fcinfo, &spec);
 	return job_handle(fcinfo, launch_job(&spec, false));
@@ -5646,7 +5646,6 @@ pg_background_run_params_v2(PG_FUNCTION_ARGS)
 	JobSpec		spec = {0};
 
 	check_call(fcinfo, 2, "T*", RUN_RESULT);
-	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	params_args(fcinfo, &spec);
 	return run_job_now(fcinfo, &spec, 0);
 }
