@@ -3901,7 +3901,7 @@ raise_notice(Job *job, int64 number, SpoolScan *scan, MemoryContext context)
 typedef struct Reader
 {
 	Job		   *job;
-	SpoolScan		scan;
+	SpoolScan	scan;
 	TupleDesc	expected;
 	Tuplestorestate *store;
 	MemoryContext notice_context;
@@ -3913,7 +3913,7 @@ typedef struct Reader
 static void
 read_frame(Reader *reader)
 {
-	SpoolScan	   *scan = &reader->scan;
+	SpoolScan  *scan = &reader->scan;
 	TupleDesc	desc;
 	uint32	   *versions;
 
@@ -3948,7 +3948,7 @@ static void
 read_tags(Reader *reader)
 {
 	TupleDesc	expected = reader->expected;
-	SpoolScan		scan;
+	SpoolScan	scan;
 
 	if (expected->natts != 1 || TupleDescAttr(expected, 0)->atttypid != TEXTOID)
 		ereport(ERROR,
@@ -4056,9 +4056,9 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
  *
  * Types are letters there: i int4, l int8, t text, b bool, d float8, z
  * timestamptz, o oid, j jsonb, v void, a text[], h an array of handles, w one of
- * outcomes, and * the rest as VARIADIC.  Of an argument, a capital letter says that it may be
- * null.  Of a result, (...) is a row with such columns, "r" the rows that a
- * caller asks for; S before it says that it is a set.
+ * outcomes, and * the rest as VARIADIC.  Of an argument, a capital letter says
+ * that it may be null.  Of a result, (...) is a row with such columns, "r" the
+ * rows that a caller asks for; S before it says that it is a set.
  * ----------------------------------------------------------------
  */
 
@@ -5717,8 +5717,8 @@ read_jsonb(Job *job, ReturnSetInfo *rsinfo)
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
 													  "pg_background row",
 													  ALLOCSET_DEFAULT_SIZES);
-	SpoolScan		last;
-	SpoolScan		scan;
+	SpoolScan	last;
+	SpoolScan	scan;
 
 	/* Of several results, the last one counts. */
 	begin_scan(&scan, job);
@@ -5754,7 +5754,7 @@ read_jsonb(Job *job, ReturnSetInfo *rsinfo)
 static void
 raise_notices(Job *job)
 {
-	SpoolScan		scan;
+	SpoolScan	scan;
 	int64		number = 0;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "pg_background notice",
