@@ -38,8 +38,9 @@ else
 
 EXTENSION = pg_background
 MODULES = pg_background
-# What updates 1.7 updates these, too.
-DATA_built = $(foreach from,1.8 1.9 1.10,pg_background--$(from)--1.11.sql)
+# Versions that are updated by 1.11, which is the last of its kind
+older = 1.0 1.1 1.2 1.3 1.4 1.6 1.7 1.8 1.9 1.10
+DATA_built = $(patsubst %,pg_background--%.sql,1.7 1.6--1.7 1.11 $(older:%=%--1.11) 2.1 1.11--2.1 2.0--2.1)
 DATA = $(filter-out $(DATA_built),$(notdir $(wildcard $(here)pg_background--*.sql)))
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -55,8 +56,25 @@ $(error $(PG_CONFIG) leads to no server headers: install postgresql-server-dev-N
 endif
 include $(PGXS)
 
-$(DATA_built): pg_background--1.7--1.11.sql
-	cp $< $@
+# A script is made of the file in scripts that has the name of the version it leads
+# to. A line "@part" stands for the file of that name; those that begin with "update"
+# are left out, and nothing is replaced, where the script does not come from another
+# version.
+parts := $(wildcard $(here)scripts/*.sql)
+version = $(lastword $(subst --, ,$(basename $(notdir $@))))
+is_update = $(word 3,$(subst --, ,$(basename $(notdir $@))))
+include_parts = sed $(foreach part,$(parts),-e '/^@$(basename $(notdir $(part)))$$/{' -e 'r $(part)' -e 'd' -e '}')
+for_create = sed -e '/^@update/d' -e 's/CREATE OR REPLACE/CREATE/'
+
+$(DATA_built): $(parts) $(here)Makefile
+	{ \
+		printf '%s\n' '/* $(notdir $@) */' '' \
+			'-- complain if script is sourced in psql, rather than via $(if $(is_update),ALTER,CREATE) EXTENSION' \
+			'\echo Use "$(if $(is_update),ALTER EXTENSION pg_background UPDATE TO '\''$(version)'\'',CREATE EXTENSION pg_background)" to load this file. \quit' ''; \
+		$(if $(is_update),cat,$(for_create)) $(here)scripts/$(version).sql | $(include_parts) | $(include_parts) | \
+			$(if $(is_update),cat,$(for_create)); \
+	} >$@.part
+	mv $@.part $@
 
 # A server whose settings do not do for the tests is told so first. TAP tests have
 # servers of their own, and so has pg_regress with --temp-instance.

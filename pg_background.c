@@ -11,44 +11,48 @@
  *
  *	 - A Job is what a handle names: one SQL string, its outcome, its rows.
  *	   It is known by its cookie.
- *	 - A Worker is a process with a dynamic shared memory segment that holds
- *	   two shm_mq queues.  It is known by its PID.
+ *	 - A worker is a process that runs jobs, one at a time, of any session that
+ *	   connects as its user to its database.  It is known by its PID.
  *
- *	   session (launcher)                               background worker
- *	   ------------------                               -----------------
- *	   jobs: cookie -> Job                              main loop:
- *	   workers: each with one segment                     take a request
- *		 request queue ---- sql, settings, user ------>   run it
- *		 result queue  <--- rows, notices, tag, error --  say done
+ *	   session (launcher)          the pool                background worker
+ *	   ------------------          --------                -----------------
+ *	   jobs: cookie -> Job         jobs: request, state    main loop:
+ *		 launch -----------------> queue of each kind -----> take a job
+ *								   workers: who, whose job	 run it
+ *		 channel: result queue <------ rows, notices -------
+ *		 outcome <---------------- last words of a job <---- say done
  *
- * A job has a worker while it runs; a worker has one job at a time, and may
- * have many in its life: starting a process and connecting it takes
- * milliseconds, a message to one that is there takes microseconds.  So a
- * worker that has said done resets its session and waits for a while for the
- * next request of the same launcher ("warm").
+ * Starting a process and connecting it takes milliseconds, a message to one that
+ * is there takes microseconds.  So a worker that has said done resets its session
+ * and takes the next job, whose ever that is.  The pool is in shared memory and
+ * knows all workers and all jobs that have not ended; one lock guards it.  A job
+ * that finds no worker is queued there, whether its session waits for it or not,
+ * and whether that is still there or not.
  *
- * Everything that a worker has to say goes through its result queue, in
- * order, as a stream of frames (see FrameKind).  All that a session knows
- * about a job it has learnt from that stream, in one function, pump_worker().
- * Every SQL function calls it, directly or through wait_for_job(), and what
- * nobody has read yet is kept as it came, in the job's own spool, which is
- * session-long and spills to disk.  Hence waiting never deadlocks on a full
- * queue, and a job's outcome outlives the transaction that launched it.  What
- * cannot be kept is an error of that job, and of nobody else.
+ * What a job has to say is a stream of frames (see FrameKind).  Rows and notices
+ * come through a result queue in a segment of the session's, the channel; where
+ * nobody wants those, what there is to say is left with the job when it is done.
+ * All that a session knows about a job it has learnt from that stream, in one
+ * function, pump_job().  Every SQL function calls it, directly or through
+ * wait_for_job(), and what nobody has read yet is kept as it came, in the job's
+ * own spool, which is session-long and spills to disk.  Hence waiting never
+ * deadlocks on a full queue, and a job's outcome outlives the transaction that
+ * launched it.  What cannot be kept is an error of that job, and of nobody else.
  *
  * Code of users runs while results are read and may call any function here: see
  * pin_job().  What a catalog says of our functions may be another version's:
  * see check_call().
  *
- * The launcher sleeps on its latch, which the queue and the postmaster
- * (bgw_notify_pid) set.  Only before it sleeps, either side looks at its queue
- * for some microseconds, see look_again(); and only for slots that other
- * sessions free does it look now and then, since nobody tells it of them.
+ * Both sides sleep on their latches, which the other sets.  Only before it sleeps,
+ * either looks for some microseconds whether what it waits for is there, see
+ * look_again(); and only for slots that other users of background processes free
+ * is it asked now and then, since nobody tells us of them.
  *
  * The file reads from the top: what depends on the server's version; what the
- * two processes share; the launcher's side (workers, the stream, settings,
- * waiting, jobs); the SQL functions, which are a few lines each over that;
- * and the worker's side (the stream, settings, running a job, the main loop).
+ * processes share; the pool; the launcher's side (jobs in the pool, the stream,
+ * settings, waiting, launching); the SQL functions, which are a few lines each
+ * over that; and the worker's side (the stream, settings, running a job, its place
+ * in the pool, the main loop).
  *
  * Copyright (c) 2026, pg_background contributors
  *
@@ -68,18 +72,25 @@
 #include <unistd.h>
 
 #include "access/detoast.h"
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "commands/extension.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "jit/jit.h"
@@ -99,6 +110,7 @@
 #include "replication/logicalworker.h"
 #include "replication/origin.h"
 #include "replication/slot.h"
+#include "storage/condition_variable.h"
 #include "storage/dsm.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
@@ -108,7 +120,6 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
-#include "storage/shmem.h"
 #include "storage/shm_mq.h"
 #include "storage/sinval.h"
 #include "storage/spin.h"
@@ -119,6 +130,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/dsa.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -126,6 +138,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/plancache.h"
 #include "utils/portal.h"
 #include "utils/ps_status.h"
@@ -146,6 +159,10 @@
 #undef USE_OPENSSL
 #undef ENABLE_GSS
 #include "libpq/libpq.h"
+
+#if PG_VERSION_NUM >= 170000
+#include "storage/dsm_registry.h"
+#endif
 
 PG_MODULE_MAGIC;
 
@@ -271,9 +288,9 @@ analyze_and_rewrite(RawStmt *parsetree, const char *sql,
 #endif
 }
 
-/* A number that no other backend has at the same time, below MaxBackends */
+/* Our number among the PGPROCs, see GetPGProcByNumber() */
 static int
-my_backend_index(void)
+my_procno(void)
 {
 #if PG_VERSION_NUM >= 170000
 	return MyProcNumber;
@@ -359,6 +376,136 @@ statement_timeout_applies(void)
 }
 
 /*
+ * The segment that the file of this name leads to, see named_segment().  Its first
+ * 16 bytes are a magic number and what the file knows it by.
+ */
+#if PG_VERSION_NUM < 170000
+typedef struct SegmentFile
+{
+	uint64		nonce;
+	dsm_handle	handle;
+} SegmentFile;
+
+static dsm_segment *
+find_segment_of_file(const char *path, Size size)
+{
+	SegmentFile known;
+	dsm_segment *segment;
+	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	bool		complete;
+
+	if (fd < 0)
+		return NULL;
+	complete = read(fd, &known, sizeof(known)) == sizeof(known);
+	CloseTransientFile(fd);
+	if (!complete)
+		return NULL;
+	segment = dsm_find_mapping(known.handle);
+	if (segment == NULL)
+		segment = dsm_attach(known.handle);
+	if (segment == NULL)
+		return NULL;
+	if (dsm_segment_map_length(segment) >= size &&
+		((uint64 *) dsm_segment_address(segment))[1] == known.nonce)
+		return segment;
+	dsm_detach(segment);
+	return NULL;
+}
+
+static void *
+segment_by_file(const char *name, Size size, void (*init) (void *))
+{
+	char		path[MAXPGPATH];
+	dsm_segment *segment;
+
+	snprintf(path, sizeof(path), "%s/%s", PG_STAT_TMP_DIR, name);
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	segment = find_segment_of_file(path, size);
+	if (segment == NULL && init != NULL)
+	{
+		SegmentFile known = {0};
+		int			fd;
+
+		segment = dsm_create(size, 0);
+		init(dsm_segment_address(segment));
+		known.nonce = ((uint64 *) dsm_segment_address(segment))[1];
+		known.handle = dsm_segment_handle(segment);
+		fd = OpenTransientFile(path, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+		errno = 0;
+		if (fd < 0 || write(fd, &known, sizeof(known)) != sizeof(known))
+		{
+			if (errno == 0)
+				errno = ENOSPC;
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not write file \"%s\": %m", path)));
+		}
+		CloseTransientFile(fd);
+		dsm_pin_segment(segment);
+	}
+	if (segment != NULL)
+		dsm_pin_mapping(segment);
+	LWLockRelease(AddinShmemInitLock);
+	return segment != NULL ? dsm_segment_address(segment) : NULL;
+}
+#endif
+
+/*
+ * A piece of shared memory that every process finds by its name, and init has
+ * prepared; init may be NULL for one that is there.  It lasts until the server
+ * ends.
+ *
+ * It takes nothing of the server's main shared memory, where others may have used
+ * up what is left, such as locks.  Before 17, a file says where it is; of one that
+ * is left from before the server's start, the segment is gone, or another's.
+ *
+ * Errors: those of dsm_create(), and of writing the file.
+ */
+#if PG_VERSION_NUM >= 190000
+static void
+init_named_segment(void *place, void *init)
+{
+	if (init != NULL)
+		((void (*) (void *)) init) (place);
+}
+#endif
+
+static void *
+named_segment(const char *name, Size size, void (*init) (void *))
+{
+#if PG_VERSION_NUM >= 190000
+	bool		found;
+
+	return GetNamedDSMSegment(name, size, init_named_segment, &found, init);
+#elif PG_VERSION_NUM >= 170000
+	bool		found;
+
+	return GetNamedDSMSegment(name, size, init, &found);
+#else
+	return segment_by_file(name, size, init);
+#endif
+}
+
+static int
+new_lock_tranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	return LWLockNewTrancheId();
+#endif
+}
+
+/* Have this process know a tranche's name. */
+static void
+register_lock_tranche(int tranche, const char *name)
+{
+#if PG_VERSION_NUM < 190000
+	LWLockRegisterTranche(tranche, name);
+#endif
+}
+
+/*
  * How often has a library been loaded into this process?  Where the system does
  * not count that, another number each time.
  */
@@ -398,10 +545,10 @@ count_loads(void)
 #define LABEL_SIZE			64
 #define PROGRESS_SIZE		256
 #define MAX_TIMEOUT			3600000
-#define MIN_QUEUE_SIZE		4096
+#define MIN_QUEUE_SIZE		64
 #define MAX_QUEUE_SIZE		(512 * 1024 * 1024)
 
-/* A request is one message, and what goes along with this is settings. */
+/* A request is one piece of shared memory. */
 #define MAX_JOB_SIZE		(MaxAllocSize - 64 * 1024 * 1024)
 
 /* How many submitted jobs that have ended are kept for nobody */
@@ -416,50 +563,79 @@ count_loads(void)
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
-/* How long a worker waits where enough others do, unless run_all needs it */
-#define SPARE_IDLE_TIMEOUT	10
+/* What a job without rows has to say mostly fits into so many bytes. */
+#define MIN_BODY_AREA		1024
 
-/* How long a launch waits for workers to leave */
-#define DISMISS_GRACE		5000
+/* A submitted job that has not begun has a number from here on for a PID. */
+#define FIRST_JOB_NUMBER	(1 << 30)
 
-/* How long a commit waits at least for the workers of its jobs */
+/* How many jobs, and databases and users together, the pool knows at once */
+#define MAX_SHARED_JOBS		16384
+#define MAX_KINDS			1024
+
+/* How long a worker waits where enough others do, milliseconds */
+#define SPARE_IDLE_TIMEOUT	100
+
+/* How often a waiting worker looks whether its database is wanted */
+#define DATABASE_LOOK		2000
+
+/* How long to wait for a slot that a process is about to free, at first */
+#define SLOT_RETRY			2
+
+/* How long a job is queued before others than its session and workers care */
+#define DESERTED			2000
+
+/* How long the postmaster may take to see that a process has ended */
+#define REAP_TIME			50
+
+/* How long a commit waits at least for what its jobs need */
 #define COMMIT_PATIENCE		10000
 
-/* The request queue holds at least this much, or the first request. */
-#define MIN_REQUEST_SIZE	16384
+/* The process that has died of an error is started again, after a second. */
+#define RESTART_TIME		1
 
 /*
- * The first bytes of every segment say which build of this library made it.
- * A session that was open while the library was replaced on disk starts
- * workers that load the new one; LAYOUT changes with every change of what
- * follows SegmentHead, so that such a worker can tell.  SegmentHead never
- * changes, so that it can also say so.
+ * The first bytes of the pool say which build of this library made it.  A
+ * session that was open while the library was replaced on disk starts workers
+ * that load the new one; LAYOUT changes with every change of what follows
+ * PoolHead and WorkerHead, so that such a worker can tell.  These never change,
+ * so that it can also say so.
  */
 #define MAGIC_FAMILY		UINT64CONST(0x70676267)
-#define LAYOUT				4
-#define SEGMENT_MAGIC \
+#define LAYOUT				5
+#define POOL_MAGIC \
 	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | SERVER_MAJOR)
 
-/*
- * What a worker could not say through the queue: it is not there yet, or it
- * is full and the process must end.  sqlerrcode is 0 where there is nothing.
- */
-typedef struct LastWords
-{
-	int			sqlerrcode;
-	char		message[LAST_ERROR_SIZE];
-	char		hint[LAST_ERROR_SIZE];
-} LastWords;
-
-/* The part of a segment's head that every build of this library knows. */
-typedef struct SegmentHead
+/* The parts of the pool and of a worker in it that every build knows */
+typedef struct PoolHead
 {
 	uint64		magic;
-	pid_t		pid;			/* set by the worker */
-	/* Does the segment's pin still hold it?  See unpin_segment(). */
-	pg_atomic_uint32 pinned;
-	LastWords	last_words;
-} SegmentHead;
+	uint64		nonce;			/* of this pool, and of none before it */
+	Size		workers;		/* offset of the first worker */
+	Size		worker_size;
+} PoolHead;
+
+typedef struct WorkerHead
+{
+	uint32		generation;		/* how often this one was somebody else */
+	int			starter;		/* PGPROC number of who waits for it */
+	int			error;			/* SQLSTATE of why it cannot be, or 0 */
+} WorkerHead;
+
+/* What a worker is started with, as bgw_extra */
+typedef struct WorkerStart
+{
+	uint64		magic;
+	uint64		nonce;
+	Size		pool_size;
+	int			worker;			/* its number */
+	uint32		generation;
+	Oid			database;
+	Oid			login_user;
+	uint32		connection_flags;	/* BYPASS_LOGIN_CHECK, or 0 */
+	uint64		session;		/* see Kind */
+	char		pool_name[NAMEDATALEN];
+} WorkerStart;
 
 /*
  * What other sessions may see of a worker's job, and what the job says of its
@@ -467,76 +643,21 @@ typedef struct SegmentHead
  */
 typedef struct JobInfo
 {
+	pid_t		launcher_pid;
 	Oid			launcher_user;
 	Oid			user_id;
 	Oid			owner;			/* who may see what the job is */
 	TimestampTz launched_at;
-	char		label[LABEL_SIZE];
+	char		label[LABEL_SIZE + 1];
 	char		sql_preview[PREVIEW_SIZE + 1];
 	int			progress_pct;
 	char		progress_msg[PROGRESS_SIZE];
 } JobInfo;
 
 /*
- * The head of a segment; the request queue and the result queue follow.
- * Beside the queues there is only what must be readable or settable while the
- * other side is not reading its queue.
- */
-typedef struct WorkerShared
-{
-	SegmentHead head;
-
-	/* Set by the launcher before the worker starts */
-	Oid			database;
-	Oid			login_user;		/* who the worker connects as */
-	uint32		connection_flags;	/* BYPASS_LOGIN_CHECK, or 0 */
-	Size		request_queue;	/* offsets from the segment's start */
-	Size		result_queue;
-	pid_t		launcher_pid;
-	dsm_handle	launcher_segment;	/* where the launcher is a worker itself */
-
-	/* Is the launcher asleep until this worker's job has ended? */
-	pg_atomic_uint32 launcher_waits;
-	/* Set by the launcher to cancel a job that has not begun */
-	pg_atomic_uint32 canceled;
-	/* Set by the launcher when it no longer wants rows or notices */
-	pg_atomic_uint32 discard;	/* DROP_NEW, then DROP_ALL */
-	pg_atomic_uint32 state;		/* a WorkerState */
-	pg_atomic_uint64 idle_since;	/* when it became ready, a TimestampTz */
-
-	slock_t		mutex;			/* over what follows */
-	JobInfo		info;
-} WorkerShared;
-
-/* Say nothing more; do not even complete the message that is half sent. */
-#define DROP_NEW		1
-#define DROP_ALL		2
-
-/*
- * What a worker is at.  Its job has ended once what the job did is committed,
- * or rolled back and the error is among what is still to be said: nothing that
- * happens to the process from then on is an error of the job.
- *
- * It is ready when it has said done, all of it; whichever of worker and launcher
- * is the first to know that says so.  When it has waited long enough for a
- * request, it may leave only if it can go from ready to leaving; and its
- * launcher may send it one only if it can go from ready to claimed.  A session
- * that finds no slot free may also make it leave, see dismiss_idle_worker().
- */
-typedef enum WorkerState
-{
-	WORKER_STARTING,
-	WORKER_RUNNING,
-	WORKER_ENDED,
-	WORKER_READY,
-	WORKER_CLAIMED,
-	WORKER_LEAVING
-} WorkerState;
-
-/*
- * One request, a message of the request queue.  The settings, the SQL string
- * and its parameters follow: of each, the type's OID and what datumSerialize()
- * makes of it.
+ * What a job is to be run as and with.  The SQL string and its parameters follow:
+ * of each, the type's OID and what datumSerialize() makes of it; then the PIDs
+ * of workers that it must not have.
  */
 typedef struct Request
 {
@@ -553,14 +674,197 @@ typedef struct Request
 	 */
 	Oid			hold_user;
 
+	bool		shows_label;	/* application_name is to tell the label */
 	bool		discard;		/* nobody will read rows or notices */
-	int			idle_timeout;	/* how long to wait for another request
-								 * afterwards, milliseconds; -1 = not at all */
-	Size		settings_size;	/* 0 = what was sent before */
+	int			max_idle_workers;	/* of the launcher, as the next two */
+	int			idle_timeout;	/* milliseconds */
+	bool		share_workers;
+	bool		new_login;		/* see alters_logins */
 	Size		sql_size;		/* with its terminator */
 	Size		params_size;
 	int			nparams;
+	int			nexcluded;
 } Request;
+
+/* A session's settings, shared by all its jobs that were launched with them */
+typedef struct SharedSettings
+{
+	pg_atomic_uint32 references;
+	uint64		id;				/* of no others since the server's start */
+	Size		size;
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} SharedSettings;
+
+/*
+ * The body of a job: the request, and where its rows go.  What it has to say at
+ * its end, where it has no rows or its queue is full, takes the request's place.
+ */
+typedef struct JobBody
+{
+	slock_t		mutex;			/* over info */
+	JobInfo		info;
+	pg_atomic_uint32 canceled;	/* set to cancel a job that has not begun */
+	pg_atomic_uint32 discard;	/* DROP_NEW, then DROP_ALL */
+	dsm_handle	channel;		/* of the result queue, or 0 */
+	dsa_pointer settings;		/* SharedSettings */
+	dsa_pointer output;			/* what does not fit into the area */
+	Size		output_size;
+	int			lost_error;		/* SQLSTATE of what could not be said */
+	pid_t		worker_pid;		/* 0 before it begins */
+	Request		request;
+	Size		area_size;
+	char		area[FLEXIBLE_ARRAY_MEMBER];
+} JobBody;
+
+/* Say nothing more; do not even complete the message that is half sent. */
+#define DROP_NEW		1
+#define DROP_ALL		2
+
+/*
+ * Where a job is.  It has ended once what it did is committed, or rolled back and
+ * the error is among what is still to be said: nothing that happens to the
+ * process from then on is an error of the job.  It is done when all is said.
+ *
+ * All changes are made under the pool's lock, but for the one to JOB_ENDED.
+ */
+typedef enum JobState
+{
+	JOB_FREE,
+	JOB_PREPARED,				/* of a transaction that has not committed */
+	JOB_QUEUED,
+	JOB_STARTING,				/* it has a worker */
+	JOB_RUNNING,
+	JOB_ENDED,
+	JOB_DONE,
+	JOB_LOST					/* its worker's process has ended before */
+} JobState;
+
+/* A job, as all know it; both the numbers and the body are the pool's. */
+typedef struct SharedJob
+{
+	pg_atomic_uint32 state;		/* a JobState */
+	int			kind;
+	int			worker;			/* -1 = none */
+	int			previous;		/* in its kind's queue */
+	int			next;			/* there, or among the free ones */
+	bool		launcher_holds; /* a session or ... */
+	bool		pool_holds;		/* ... the pool still needs it */
+	bool		awaited;		/* its session waits for it to begin, and ... */
+	bool		tell;			/* ... is to be woken when it does */
+	bool		excludes;		/* some workers, see Request */
+	bool		said_done;		/* its session knows before the pool does */
+	int			max_workers;	/* of its session at once; 0 = any number */
+	int			preferred;		/* worker that its session used last */
+	uint64		session;
+	pid_t		launcher_pid;
+	int			launcher;		/* PGPROC number */
+	int			launcher_worker;	/* where that is a worker, else -1 */
+	pg_atomic_uint32 launcher_waits;	/* until this job has ended */
+	int64		ticket;			/* the order in which jobs were launched */
+	TimestampTz queued_at;
+	Size		charged;		/* against pg_background.queue_memory */
+	bool		counted;		/* in ncharged */
+	dsa_pointer body;
+} SharedJob;
+
+/* What became of jobs; times in microseconds */
+typedef struct PoolCounters
+{
+	int64		launched;
+	int64		completed;
+	int64		failed;
+	int64		canceled;
+	int64		wait_time;
+	int64		run_time;
+	int64		started;
+} PoolCounters;
+
+/*
+ * Jobs of one kind can have the same workers: those of a database and of the
+ * user that they connect as; or of one session or job, where that shares none.
+ * Those that wait for a worker are in the kind's queue.
+ */
+typedef struct Kind
+{
+	bool		used;
+	bool		closed;			/* no more jobs will come */
+	Oid			database;
+	Oid			login_user;
+	uint32		connection_flags;
+	uint64		session;		/* 0 = of all sessions */
+	int			counted_with;	/* the kind that has its counters */
+	int			members;		/* how many count with this one */
+	int			role_limit;		/* pg_background.max_role_workers, 0 = none */
+
+	int			nworkers;		/* that are to stay */
+	int			first_idle;		/* the last one to become so; -1 = none */
+	int			first_job;		/* of the queue; -1 = none */
+	int			last_job;
+	int			njobs;
+	int			reserved;		/* jobs that a transaction will add */
+	int			reserver;		/* whose session waits for a worker, or -1 */
+	int64		reserve_ticket;
+	PoolCounters counters;
+} Kind;
+
+typedef enum WorkerState
+{
+	WORKER_FREE,
+	WORKER_STARTING,
+	WORKER_RUNNING,				/* or about to: it was given a job */
+	WORKER_IDLE,
+	WORKER_LEAVING
+} WorkerState;
+
+typedef struct PoolWorker
+{
+	WorkerHead	head;
+	pg_atomic_uint32 state;		/* a WorkerState; changed under the lock */
+	pid_t		pid;			/* 0 before the process is there */
+	int			procno;			/* PGPROC number; -1 before */
+	int			kind;
+	int			job;			/* -1 = none */
+	uint64		checked_session;	/* see is_outdated() */
+	bool		connected;
+	bool		signaled;		/* a job was canceled: not used again */
+	bool		was_idle;		/* when it was made to leave */
+	int			previous_idle;
+	int			next_idle;
+	TimestampTz idle_since;
+	JobInfo		info;			/* of the last job */
+} PoolWorker;
+
+/*
+ * The pool, in shared memory.  One lock guards its changes; what is done under
+ * it takes no longer than a walk along some numbers.
+ */
+typedef struct Pool
+{
+	PoolHead	head;
+	int			tranche;
+	LWLock		lock;
+	dsa_handle	area;			/* bodies and settings */
+	ConditionVariable memory_freed;
+	int			memory_waiters;
+	Size		charged;		/* see pg_background.queue_memory */
+	int			ncharged;		/* jobs that were, until they are freed */
+	uint64		last_session;
+	uint64		last_settings;
+	int64		last_ticket;
+	int			max_worker_number;	/* none above was ever used */
+	int			nworkers;		/* that are not free */
+	int			nidle;
+	int			nleaving;
+	TimestampTz last_exit;
+	TimestampTz last_restart;	/* that the postmaster was asked for */
+	TimestampTz last_refusal;	/* of a slot; 0 = one may be free */
+	bool		dropped;		/* its shutdown was logged */
+	int			free_job;
+	int			nkinds;			/* none from here on was ever used */
+	Kind		kinds[MAX_KINDS];
+	SharedJob	jobs[MAX_SHARED_JOBS];
+	PoolWorker	workers[FLEXIBLE_ARRAY_MEMBER];
+} Pool;
 
 /*
  * What a worker says.  A message of the result queue is a sequence of frames,
@@ -612,96 +916,38 @@ typedef struct WarningsFrame
 typedef struct DoneFrame
 {
 	bool		canceled;		/* by a query cancel, not by a time-out */
-	bool		stays;			/* the worker will take another request */
 	int64		execution;		/* how long it took, microseconds */
 } DoneFrame;
 
 /* How the line begins that tells a job in the server log, see add_job_line() */
 #define JOB_LINE_START		"background job of user "
 
-/* Go from one state to another, where nobody else has been faster. */
-static bool
-change_state(WorkerShared *shared, WorkerState from, WorkerState to)
-{
-	uint32		expected = from;
-
-	return pg_atomic_compare_exchange_u32(&shared->state, &expected, to);
-}
-
-/* The worker's own segment, NULL in any other process */
-static WorkerShared *my_shared = NULL;
-static dsm_handle my_segment = 0;
-
 PGDLLEXPORT void _PG_init(void);
 PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
-
-/*
- * In the server's main shared memory: the handle of the segment of each backend
- * that is a worker, 0 for all others.  It is made when it is needed first, and
- * so small that it fits into what the server leaves for such things; but others
- * may have used that up, such as locks.  Returns NULL then: workers do without,
- * and are not to be found.
- */
-static pg_atomic_uint32 *
-worker_segments(void)
-{
-	static pg_atomic_uint32 *segments = NULL;
-	MemoryContext oldcontext = CurrentMemoryContext;
-	uint32		holdoff;
-	uint32		cancel_holdoff;
-	bool		found;
-
-	if (segments != NULL)
-		return segments;
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	holdoff = InterruptHoldoffCount;
-	cancel_holdoff = QueryCancelHoldoffCount;
-	PG_TRY();
-	{
-		segments = ShmemInitStruct("pg_background workers",
-								   MaxBackends * sizeof(pg_atomic_uint32),
-								   &found);
-		for (int i = 0; !found && i < MaxBackends; i++)
-			pg_atomic_init_u32(&segments[i], 0);
-	}
-	PG_CATCH();
-	{
-		/* Throwing an error has ended these. */
-		InterruptHoldoffCount = holdoff;
-		QueryCancelHoldoffCount = cancel_holdoff;
-		MemoryContextSwitchTo(oldcontext);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	LWLockRelease(AddinShmemInitLock);
-	return segments;
-}
-
-static shmem_startup_hook_type next_shmem_startup_hook = NULL;
-
-/* Where the library is loaded at the server's start, there is still room. */
-static void
-reserve_worker_segments(void)
-{
-	if (next_shmem_startup_hook != NULL)
-		next_shmem_startup_hook();
-	(void) worker_segments();
-}
 
 /* ----------------------------------------------------------------
  *		Settings of this extension
  * ----------------------------------------------------------------
  */
 
-static int	max_idle_workers;
+static int	max_idle_workers;	/* -1 = the pool's share */
 static int	idle_timeout;		/* milliseconds */
 static int	look_time;			/* microseconds */
 static int	max_workers;
+static int	max_role_workers;	/* 0 = no limit */
+static int	max_total_workers;	/* -1 = no limit */
 static int	default_queue_size; /* bytes */
 static int	max_queue_size;		/* bytes */
+static int	queue_memory;		/* kilobytes */
 static int	worker_timeout;		/* milliseconds */
 static int	launch_timeout;		/* milliseconds */
+static bool share_workers;
+
+/*
+ * This session has changed what others have set when they log in, of which the
+ * server tells nobody: its jobs' workers are to look.
+ */
+static bool alters_logins = false;
 
 static ProcessUtility_hook_type next_utility_hook = NULL;
 
@@ -714,14 +960,14 @@ void
 _PG_init(void)
 {
 	DefineCustomIntVariable("pg_background.max_idle_workers",
-							"Sets how many workers of a session may wait for its next job.",
-							"0 ends each worker with its job.",
-							&max_idle_workers, 2, 0, 1000,
+							"Sets how many workers may wait for jobs when one of this session has ended.",
+							"0 ends each worker with its job, -1 allows a quarter of \"max_worker_processes\", which is the most.",
+							&max_idle_workers, -1, -1, 1000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_background.idle_timeout",
-							"Sets how long a worker waits for its session's next job.",
+							"Sets how long a worker waits for the next job.",
 							NULL,
-							&idle_timeout, 1000, 0, INT_MAX,
+							&idle_timeout, 60000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_background.look_time",
 							"Sets for how many microseconds at most a process looks at its queue before it sleeps.",
@@ -733,6 +979,16 @@ _PG_init(void)
 							NULL,
 							&max_workers, 16, 1, 1000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.max_role_workers",
+							"Sets how many processes the jobs of a user may have.",
+							"0 turns this off.",
+							&max_role_workers, 0, 0, 1000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.max_total_workers",
+							"Sets how many processes all jobs of the server may have.",
+							"-1 turns this off.",
+							&max_total_workers, -1, -1, 262143,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_background.default_queue_size",
 							"Sets the size of a job's result queue where the launch gives none.",
 							NULL,
@@ -741,8 +997,13 @@ _PG_init(void)
 	DefineCustomIntVariable("pg_background.max_queue_size",
 							"Sets how large a job's result queue may be at most.",
 							"Queues take up shared memory, which is the whole server's.",
-							&max_queue_size, 64 * 1024 * 1024, MIN_QUEUE_SIZE, MAX_QUEUE_SIZE,
+							&max_queue_size, 64 * 1024 * 1024, 4096, MAX_QUEUE_SIZE,
 							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_background.queue_memory",
+							"Sets how much shared memory submitted jobs may take up that wait for a worker.",
+							NULL,
+							&queue_memory, 65536, 0, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_background.worker_timeout",
 							"Sets how long a job may take.",
 							"0 turns this off.",
@@ -751,18 +1012,17 @@ _PG_init(void)
 	DefineCustomIntVariable("pg_background.launch_timeout",
 							"Sets how long a launch waits for a free worker.",
 							"0 does not wait.",
-							&launch_timeout, 0, 0, INT_MAX,
+							&launch_timeout, 10000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_background.share_workers",
+							 "Sets whether the session's jobs may have workers that other sessions use, too.",
+							 NULL,
+							 &share_workers, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	reserve_prefix(LIBRARY_NAME);
 
 	next_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = run_utility;
-
-	if (process_shared_preload_libraries_in_progress)
-	{
-		next_shmem_startup_hook = shmem_startup_hook;
-		shmem_startup_hook = reserve_worker_segments;
-	}
 }
 
 /*
@@ -870,49 +1130,956 @@ look_ended(Look *look)
 }
 
 /* ----------------------------------------------------------------
+ *		The pool
+ *
+ * Slots for background processes are the cluster's and few, sessions are many.
+ * So a worker is nobody's: it runs the jobs of any session that connects as the
+ * same user to the same database, one after the other.  A job that finds no
+ * worker is queued with others of its kind, whether its session waits for it or
+ * not; a worker that has ended its job takes the first one, and wakes nobody
+ * else.  Who cannot have a process, since slots are out, has one that waits for
+ * jobs of another kind make way; and a worker that ends its job makes way where
+ * somebody has waited longer than the first of its own queue.
+ *
+ * Names: a kind, see there; a job, which both its session and the pool hold; and
+ * a worker, which is a place for a process.
+ * ----------------------------------------------------------------
+ */
+
+static Pool *pool = NULL;
+static dsa_area *pool_area = NULL;
+
+/* What this process is as a launcher */
+static uint64 my_session = 0;
+
+/* And as a worker: its place and its job, NULL where there is none */
+static WorkerStart my_start;
+static PoolWorker *me = NULL;
+static JobBody *my_body = NULL;
+
+/* PGPROC numbers of those to be woken when the lock is released */
+static int	to_wake[16];
+static int	nto_wake = 0;
+
+/*
+ * What a worker finds this library by: the file that it was loaded from.  The
+ * worker looks for it before it is connected, so that a dynamic_library_path
+ * that was set for the session, or its database, is not there to find it in.
+ *
+ * Before 17, there is no room for a long path.
+ */
+static const char *
+library_name(void)
+{
+	static char name[sizeof(((BackgroundWorker *) NULL)->bgw_library_name)];
+#ifndef WIN32
+	Dl_info		info;
+
+	/* Where we are loaded from does not change. */
+	if (name[0] != '\0')
+		return name;
+	if (dladdr(name, &info) != 0 && is_absolute_path(info.dli_fname))
+	{
+		const char *file = last_dir_separator(info.dli_fname) + 1;
+		size_t		dir_size = file - info.dli_fname - 1;
+
+		if (strlen(info.dli_fname) < sizeof(name))
+			strlcpy(name, info.dli_fname, sizeof(name));
+		else if (strncmp(info.dli_fname, pkglib_path, dir_size) == 0 &&
+				 pkglib_path[dir_size] == '\0')
+			snprintf(name, sizeof(name), "$libdir/%s", file);
+	}
+#endif
+	if (name[0] == '\0')
+		strlcpy(name, LIBRARY_NAME, sizeof(name));
+	return name;
+}
+
+static Size
+pool_size(void)
+{
+	return add_size(offsetof(Pool, workers),
+					mul_size(max_worker_processes, sizeof(PoolWorker)));
+}
+
+/* A pool of another layout has another name. */
+static const char *
+pool_name(void)
+{
+	static char name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "pg_background.%d.%d", SERVER_MAJOR, LAYOUT);
+	return name;
+}
+
+/* Make a new pool at this place. */
+static void
+init_pool(void *place)
+{
+	Pool	   *new = place;
+
+	memset(new, 0, pool_size());
+	new->head.magic = POOL_MAGIC;
+	if (!pg_strong_random(&new->head.nonce, sizeof(new->head.nonce)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random numbers")));
+	new->head.workers = offsetof(Pool, workers);
+	new->head.worker_size = sizeof(PoolWorker);
+	new->tranche = new_lock_tranche(LIBRARY_NAME);
+	LWLockInitialize(&new->lock, new->tranche);
+	ConditionVariableInit(&new->memory_freed);
+	new->max_worker_number = -1;
+
+	for (int i = 0; i < MAX_SHARED_JOBS; i++)
+	{
+		pg_atomic_init_u32(&new->jobs[i].state, JOB_FREE);
+		pg_atomic_init_u32(&new->jobs[i].launcher_waits, 0);
+		new->jobs[i].next = i + 1 < MAX_SHARED_JOBS ? i + 1 : -1;
+	}
+	for (int i = 0; i < max_worker_processes; i++)
+	{
+		pg_atomic_init_u32(&new->workers[i].state, WORKER_FREE);
+		new->workers[i].job = -1;
+		new->workers[i].procno = -1;
+	}
+
+	pool_area = dsa_create(new->tranche);
+	dsa_pin(pool_area);
+	dsa_pin_mapping(pool_area);
+	new->area = dsa_get_handle(pool_area);
+}
+
+/*
+ * Find the pool, or make it.  The mapping lasts as long as the process.
+ *
+ * Errors: those of dynamic shared memory.
+ */
+static void
+attach_pool(void)
+{
+	MemoryContext oldcontext;
+	Pool	   *found;
+
+	if (pool != NULL)
+		return;
+
+	/* One that was made halfway is of no use. */
+	pool_area = NULL;
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	found = named_segment(pool_name(), pool_size(), init_pool);
+	register_lock_tranche(found->tranche, LIBRARY_NAME);
+	if (pool_area == NULL)
+	{
+		pool_area = dsa_attach(found->area);
+		dsa_pin_mapping(pool_area);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	pool = found;
+}
+
+static void
+lock_pool(void)
+{
+	LWLockAcquire(&pool->lock, LW_EXCLUSIVE);
+}
+
+/* Wake a process, once the lock is released. */
+static void
+wake_later(int procno)
+{
+	if (procno < 0)
+		return;
+	if (nto_wake < lengthof(to_wake))
+		to_wake[nto_wake++] = procno;
+	else
+		SetLatch(&GetPGProcByNumber(procno)->procLatch);
+}
+
+static void
+unlock_pool(void)
+{
+	int			count = nto_wake;
+	int			procnos[lengthof(to_wake)];
+
+	memcpy(procnos, to_wake, count * sizeof(int));
+	nto_wake = 0;
+	LWLockRelease(&pool->lock);
+	for (int i = 0; i < count; i++)
+		SetLatch(&GetPGProcByNumber(procnos[i])->procLatch);
+}
+
+static JobBody *
+body_of(SharedJob *job)
+{
+	return dsa_get_address(pool_area, job->body);
+}
+
+static JobState
+shared_state(int number)
+{
+	return pg_atomic_read_u32(&pool->jobs[number].state);
+}
+
+static void
+set_shared_state(int number, JobState state)
+{
+	pg_atomic_write_u32(&pool->jobs[number].state, state);
+}
+
+static WorkerState
+worker_state(PoolWorker *worker)
+{
+	return pg_atomic_read_u32(&worker->state);
+}
+
+static int
+worker_number(PoolWorker *worker)
+{
+	return worker - pool->workers;
+}
+
+/*
+ * The functions from here to end_of_lock() are called with the lock held, and
+ * raise no error but for want of memory to map a body.
+ */
+
+/* A kind that nothing needs any more can be another. */
+static bool
+is_kind_needed(Kind *kind)
+{
+	return kind->nworkers > 0 || kind->njobs > 0 || kind->reserved > 0 ||
+		kind->members > 0;
+}
+
+/* Free a private kind. */
+static void
+free_kind_if_unneeded(int number)
+{
+	Kind	   *kind = &pool->kinds[number];
+
+	if (!kind->used || kind->session == 0 || is_kind_needed(kind))
+		return;
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		if (worker_state(&pool->workers[i]) != WORKER_FREE &&
+			pool->workers[i].kind == number)
+			return;
+	}
+	kind->used = false;
+	if (kind->counted_with != number)
+		pool->kinds[kind->counted_with].members--;
+}
+
+/* A number for a new kind; -1 where all are needed. */
+static int
+free_kind_number(void)
+{
+	for (int i = 0; i < pool->nkinds; i++)
+	{
+		if (!pool->kinds[i].used)
+			return i;
+	}
+	if (pool->nkinds < MAX_KINDS)
+		return pool->nkinds++;
+	for (int i = 0; i < MAX_KINDS; i++)
+	{
+		bool		busy = is_kind_needed(&pool->kinds[i]);
+
+		for (int w = 0; !busy && w <= pool->max_worker_number; w++)
+			busy = worker_state(&pool->workers[w]) != WORKER_FREE &&
+				pool->workers[w].kind == i;
+		if (!busy)
+		{
+			if (pool->kinds[i].counted_with != i)
+				pool->kinds[pool->kinds[i].counted_with].members--;
+			return i;
+		}
+	}
+	return -1;
+}
+
+/* Find a kind, or make it.  Returns -1 where there are too many. */
+static int
+get_kind(Oid database, Oid login_user, uint32 connection_flags, uint64 session)
+{
+	int			number;
+	int			counted_with = -1;
+	Kind	   *kind;
+
+	for (int i = 0; i < pool->nkinds; i++)
+	{
+		kind = &pool->kinds[i];
+		if (kind->used && kind->database == database &&
+			kind->login_user == login_user &&
+			kind->connection_flags == connection_flags &&
+			kind->session == session)
+			return i;
+	}
+
+	/* Counters are those of a database and a user. */
+	if (session != 0 || connection_flags != 0)
+	{
+		counted_with = get_kind(database, login_user, 0, 0);
+		if (counted_with < 0)
+			return -1;
+		pool->kinds[counted_with].members++;
+	}
+	number = free_kind_number();
+	if (number < 0)
+	{
+		if (counted_with >= 0)
+			pool->kinds[counted_with].members--;
+		return -1;
+	}
+	kind = &pool->kinds[number];
+	memset(kind, 0, sizeof(Kind));
+	kind->used = true;
+	kind->database = database;
+	kind->login_user = login_user;
+	kind->connection_flags = connection_flags;
+	kind->session = session;
+	kind->counted_with = counted_with >= 0 ? counted_with : number;
+	kind->first_idle = kind->first_job = kind->last_job = kind->reserver = -1;
+	return number;
+}
+
+static PoolCounters *
+counters_of(int kind)
+{
+	return &pool->kinds[pool->kinds[kind].counted_with].counters;
+}
+
+/* Put a job into its kind's queue, as the last one or, given back, the first. */
+static void
+enqueue_job(int number, bool first)
+{
+	SharedJob  *job = &pool->jobs[number];
+	Kind	   *kind = &pool->kinds[job->kind];
+
+	job->worker = -1;
+	job->previous = first ? -1 : kind->last_job;
+	job->next = first ? kind->first_job : -1;
+	if (job->previous >= 0)
+		pool->jobs[job->previous].next = number;
+	else
+		kind->first_job = number;
+	if (job->next >= 0)
+		pool->jobs[job->next].previous = number;
+	else
+		kind->last_job = number;
+	kind->njobs++;
+	job->pool_holds = true;
+	set_shared_state(number, JOB_QUEUED);
+}
+
+static void
+dequeue_job(int number)
+{
+	SharedJob  *job = &pool->jobs[number];
+	Kind	   *kind = &pool->kinds[job->kind];
+
+	if (job->previous >= 0)
+		pool->jobs[job->previous].next = job->next;
+	else
+		kind->first_job = job->next;
+	if (job->next >= 0)
+		pool->jobs[job->next].previous = job->previous;
+	else
+		kind->last_job = job->previous;
+	kind->njobs--;
+}
+
+/* A job does not wait for a worker any more. */
+static void
+discharge_job(SharedJob *job)
+{
+	pool->charged -= job->charged;
+	if (job->charged > 0 && pool->memory_waiters > 0)
+		ConditionVariableBroadcast(&pool->memory_freed);
+	job->charged = 0;
+}
+
+/*
+ * Free a job that neither its session nor the pool needs any more.  Returns its
+ * body, for free_body() after the lock was released; or InvalidDsaPointer.
+ */
+static dsa_pointer
+free_shared_job(int number)
+{
+	SharedJob  *job = &pool->jobs[number];
+	dsa_pointer body = job->body;
+
+	if (job->launcher_holds || job->pool_holds)
+		return InvalidDsaPointer;
+	discharge_job(job);
+	if (job->counted)
+	{
+		pool->ncharged--;
+		job->counted = false;
+	}
+	job->body = InvalidDsaPointer;
+	set_shared_state(number, JOB_FREE);
+	job->next = pool->free_job;
+	pool->free_job = number;
+	free_kind_if_unneeded(job->kind);
+	return body;
+}
+
+/* May a job begin, as far as its session's own limit goes? */
+static bool
+may_begin(SharedJob *job)
+{
+	int			running = 0;
+
+	if (job->max_workers == 0 ||
+		pool->nworkers - pool->nidle < job->max_workers)
+		return true;
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		running += worker_state(worker) != WORKER_FREE && worker->job >= 0 &&
+			pool->jobs[worker->job].session == job->session &&
+			pool->jobs[worker->job].max_workers > 0;
+	}
+	return running < job->max_workers;
+}
+
+/* Is a worker's PID one that the job's session knows another job by? */
+static bool
+is_excluded(SharedJob *job, pid_t pid)
+{
+	JobBody    *body;
+	int32	   *pids;
+
+	if (!job->excludes)
+		return false;
+	body = body_of(job);
+	pids = (int32 *) (body->area + MAXALIGN(body->request.sql_size) +
+					  MAXALIGN(body->request.params_size));
+	for (int i = 0; i < body->request.nexcluded; i++)
+	{
+		if (pids[i] == pid)
+			return true;
+	}
+	return false;
+}
+
+/* A worker is not idle any more. */
+static void
+unlist_idle(PoolWorker *worker)
+{
+	Kind	   *kind = &pool->kinds[worker->kind];
+
+	if (worker->previous_idle >= 0)
+		pool->workers[worker->previous_idle].next_idle = worker->next_idle;
+	else
+		kind->first_idle = worker->next_idle;
+	if (worker->next_idle >= 0)
+		pool->workers[worker->next_idle].previous_idle = worker->previous_idle;
+	pool->nidle--;
+}
+
+static void
+list_idle(PoolWorker *worker)
+{
+	Kind	   *kind = &pool->kinds[worker->kind];
+
+	worker->previous_idle = -1;
+	worker->next_idle = kind->first_idle;
+	if (kind->first_idle >= 0)
+		pool->workers[kind->first_idle].previous_idle = worker_number(worker);
+	kind->first_idle = worker_number(worker);
+	worker->idle_since = GetCurrentTimestamp();
+	pg_atomic_write_u32(&worker->state, WORKER_IDLE);
+	pool->nidle++;
+}
+
+/* A worker is to end its process as soon as it can. */
+static void
+make_leave(PoolWorker *worker)
+{
+	if (worker_state(worker) == WORKER_LEAVING)
+		return;
+	worker->was_idle = worker_state(worker) == WORKER_IDLE;
+	if (worker->was_idle)
+		unlist_idle(worker);
+	pool->kinds[worker->kind].nworkers--;
+	pool->nleaving++;
+	pg_atomic_write_u32(&worker->state, WORKER_LEAVING);
+	wake_later(worker->procno);
+}
+
+/*
+ * The idle worker that a job is to have, or NULL: the one that its session has
+ * used last, else the one that has worked last, which least likely sleeps.
+ */
+static PoolWorker *
+find_idle_worker(SharedJob *job)
+{
+	Kind	   *kind = &pool->kinds[job->kind];
+
+	if (kind->first_idle < 0)
+		return NULL;
+	if (job->preferred >= 0)
+	{
+		PoolWorker *worker = &pool->workers[job->preferred];
+
+		if (worker_state(worker) == WORKER_IDLE && worker->kind == job->kind &&
+			!is_excluded(job, worker->pid))
+			return worker;
+	}
+	for (int i = kind->first_idle; i >= 0; i = pool->workers[i].next_idle)
+	{
+		if (!is_excluded(job, pool->workers[i].pid))
+			return &pool->workers[i];
+	}
+	return NULL;
+}
+
+/* Give a job, which is in no queue any more, to a worker. */
+static void
+assign_job(int number, PoolWorker *worker)
+{
+	SharedJob  *job = &pool->jobs[number];
+
+	if (worker_state(worker) == WORKER_IDLE)
+		unlist_idle(worker);
+	worker->job = number;
+	job->worker = worker_number(worker);
+	counters_of(job->kind)->wait_time += GetCurrentTimestamp() - job->queued_at;
+	set_shared_state(number, JOB_STARTING);
+	if (worker_state(worker) != WORKER_STARTING)
+		pg_atomic_write_u32(&worker->state, WORKER_RUNNING);
+}
+
+/* Which limit is in the way of another process? */
+typedef enum ProcessLimit
+{
+	LIMIT_NONE,
+	LIMIT_TOTAL,
+	LIMIT_ROLE,
+	LIMIT_SLOTS
+} ProcessLimit;
+
+static ProcessLimit
+find_limit(Kind *kind)
+{
+	int			of_role = 0;
+	bool		leaving = me != NULL && worker_state(me) == WORKER_LEAVING;
+
+	/* One that looks after its queue as it leaves makes way for another. */
+	if (max_total_workers >= 0 && pool->nworkers - leaving >= max_total_workers)
+		return LIMIT_TOTAL;
+	for (int i = 0; kind->role_limit > 0 && i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		of_role += worker_state(worker) != WORKER_FREE &&
+			!(leaving && worker == me) &&
+			pool->kinds[worker->kind].login_user == kind->login_user;
+	}
+	if (kind->role_limit > 0 && of_role >= kind->role_limit)
+		return LIMIT_ROLE;
+	if (pool->nworkers >= max_worker_processes)
+		return LIMIT_SLOTS;
+	return LIMIT_NONE;
+}
+
+/*
+ * A process was started, and has loaded another build of this library.  Its job, if
+ * it has one, will not be run.
+ */
+static void
+abandon_worker(PoolWorker *worker)
+{
+	Kind	   *kind = &pool->kinds[worker->kind];
+
+	if (worker->job >= 0)
+	{
+		SharedJob  *job = &pool->jobs[worker->job];
+
+		body_of(job)->lost_error = worker->head.error;
+		counters_of(job->kind)->failed++;
+		set_shared_state(worker->job, JOB_LOST);
+		job->pool_holds = false;
+		wake_later(job->launcher);
+		(void) free_shared_job(worker->job);
+		worker->job = -1;
+	}
+	pg_atomic_write_u32(&worker->state, WORKER_FREE);
+	kind->nworkers--;
+	pool->nworkers--;
+	free_kind_if_unneeded(worker->kind);
+}
+
+/* A place for a worker that nobody has; -1 where there is none. */
+static int
+free_place(void)
+{
+	for (int i = 0; i < max_worker_processes; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		if (worker_state(worker) == WORKER_STARTING && worker->head.error != 0)
+			abandon_worker(worker);
+		if (worker_state(worker) == WORKER_FREE)
+			return i;
+	}
+	return -1;
+}
+
+/* Take such a place for a process that starts. */
+static PoolWorker *
+make_place(int number, int kind)
+{
+	PoolWorker *worker = &pool->workers[number];
+
+	worker->head.generation++;
+	worker->head.starter = my_procno();
+	worker->head.error = 0;
+	worker->pid = 0;
+	worker->procno = -1;
+	worker->kind = kind;
+	worker->job = -1;
+	worker->connected = false;
+	worker->signaled = false;
+	memset(&worker->info, 0, sizeof(JobInfo));
+	pg_atomic_write_u32(&worker->state, WORKER_STARTING);
+	pool->kinds[kind].nworkers++;
+	pool->nworkers++;
+	pool->max_worker_number = Max(pool->max_worker_number, number);
+	counters_of(kind)->started++;
+	return worker;
+}
+
+/*
+ * Ask the postmaster for a process of a kind, to begin with this job, or -1 for
+ * whatever is in the queue by then.  Returns which limit is in the way.
+ *
+ * Nothing here fails.  Where the process cannot be forked, the postmaster tries
+ * again.
+ */
+static ProcessLimit
+start_process(int kind_number, int job)
+{
+	Kind	   *kind = &pool->kinds[kind_number];
+	ProcessLimit limit = find_limit(kind);
+	BackgroundWorker registration;
+	WorkerStart start;
+	PoolWorker *worker;
+	int			number = free_place();
+
+	if (limit == LIMIT_NONE && number < 0)
+		limit = LIMIT_SLOTS;
+	if (limit == LIMIT_SLOTS)
+		pool->last_refusal = GetCurrentTimestamp();
+	if (limit != LIMIT_NONE)
+		return limit;
+	worker = &pool->workers[number];
+
+	memset(&start, 0, sizeof(start));
+	start.magic = POOL_MAGIC;
+	start.nonce = pool->head.nonce;
+	start.pool_size = pool_size();
+	start.worker = number;
+	start.generation = worker->head.generation + 1;
+	start.database = kind->database;
+	start.login_user = kind->login_user;
+	start.connection_flags = kind->connection_flags;
+	start.session = kind->session;
+	strlcpy(start.pool_name, pool_name(), NAMEDATALEN);
+	StaticAssertStmt(sizeof(start) <= BGW_EXTRALEN, "WorkerStart is too large");
+
+	memset(&registration, 0, sizeof(registration));
+	registration.bgw_flags =
+		BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	registration.bgw_start_time = BgWorkerStart_ConsistentState;
+	registration.bgw_restart_time = RESTART_TIME;
+	strlcpy(registration.bgw_library_name, library_name(),
+			sizeof(registration.bgw_library_name));
+	strlcpy(registration.bgw_function_name, "pg_background_worker_main",
+			BGW_MAXLEN);
+	strlcpy(registration.bgw_name, WORKER_NAME, BGW_MAXLEN);
+	strlcpy(registration.bgw_type, WORKER_NAME, BGW_MAXLEN);
+	memcpy(registration.bgw_extra, &start, sizeof(start));
+
+	/* The process looks at its place under the lock, which we hold. */
+	if (!RegisterDynamicBackgroundWorker(&registration, NULL))
+	{
+		pool->last_refusal = GetCurrentTimestamp();
+		return LIMIT_SLOTS;
+	}
+
+	make_place(number, kind_number);
+	if (job >= 0)
+		assign_job(job, worker);
+	return LIMIT_NONE;
+}
+
+/*
+ * A kind could have more processes if there were slots: have one that waits for
+ * jobs of another kind make way, the longest waiting.
+ */
+static void
+make_room(int kind_number, ProcessLimit limit)
+{
+	Kind	   *kind = &pool->kinds[kind_number];
+	PoolWorker *longest = NULL;
+
+	/*
+	 * One that has just ended has made it, once the postmaster sees that.  What no
+	 * session waits for, workers of its kind will mostly take soon.
+	 */
+	if (pool->nleaving >= Max(kind->njobs, 1) ||
+		(kind->nworkers > 0 && kind->njobs > 0 &&
+		 !pool->jobs[kind->first_job].awaited) ||
+		(limit == LIMIT_SLOTS &&
+		 GetCurrentTimestamp() - pool->last_exit < REAP_TIME * INT64CONST(1000)))
+		return;
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		if (worker_state(worker) == WORKER_IDLE &&
+			pool->kinds[worker->kind].reserved == 0 &&
+			(longest == NULL || worker->idle_since < longest->idle_since))
+			longest = worker;
+	}
+	if (longest != NULL)
+		make_leave(longest);
+}
+
+/*
+ * Is it worth asking for a slot?  One that was refused is asked for again when a
+ * process of the pool has ended, and else now and then, since nobody tells us of
+ * those of others.
+ */
+static bool
+is_slot_likely(Kind *kind)
+{
+	TimestampTz now;
+
+	if (pool->last_refusal == 0 || kind->nworkers == 0)
+		return true;
+	now = GetCurrentTimestamp();
+	return now - pool->last_exit < REAP_TIME * INT64CONST(1000) ||
+		now - pool->last_refusal > INT64CONST(1000000);
+}
+
+/*
+ * Has the worker that the job's session used last just said that it is done?  In
+ * some microseconds it takes the next job of its queue.
+ */
+static bool
+is_worker_ending_job(SharedJob *job)
+{
+	PoolWorker *worker;
+
+	if (job->preferred < 0)
+		return false;
+	worker = &pool->workers[job->preferred];
+	return worker_state(worker) == WORKER_RUNNING &&
+		worker->kind == job->kind && !worker->signaled && worker->job >= 0 &&
+		pool->jobs[worker->job].said_done &&
+		pool->jobs[worker->job].session == job->session &&
+		!is_excluded(job, worker->pid);
+}
+
+/*
+ * Give workers to the jobs of a kind's queue, in order, as far as there are any.
+ * Returns which limit is in the way of the next one.
+ */
+static ProcessLimit
+dispatch(int kind_number)
+{
+	Kind	   *kind = &pool->kinds[kind_number];
+	uint64		too_many = 0;	/* a session that may begin no more */
+	int			next;
+
+	for (int i = kind->first_job; i >= 0; i = next)
+	{
+		SharedJob  *job = &pool->jobs[i];
+		PoolWorker *worker;
+		ProcessLimit limit = LIMIT_SLOTS;
+
+		next = job->next;
+		if (job->session == too_many)
+			continue;
+		if (!may_begin(job))
+		{
+			too_many = job->session;
+			continue;
+		}
+		if (is_worker_ending_job(job))
+			return LIMIT_NONE;
+		worker = find_idle_worker(job);
+		if (worker != NULL)
+		{
+			dequeue_job(i);
+			assign_job(i, worker);
+			wake_later(worker->procno);
+			continue;
+		}
+		if (is_slot_likely(kind))
+		{
+			limit = start_process(kind_number, i);
+			if (limit == LIMIT_NONE)
+			{
+				dequeue_job(i);
+				continue;
+			}
+		}
+		if (limit != LIMIT_ROLE)
+			make_room(kind_number, limit);
+		return limit;
+	}
+	return LIMIT_NONE;
+}
+
+/*
+ * Does a kind wait for its first process?  Then *ticket says since when.
+ */
+static bool
+is_starving(Kind *kind, int64 *ticket)
+{
+	if (!kind->used || kind->nworkers > 0 ||
+		(kind->njobs == 0 && kind->reserver < 0))
+		return false;
+	*ticket = kind->njobs > 0 ? pool->jobs[kind->first_job].ticket :
+		kind->reserve_ticket;
+	return true;
+}
+
+/*
+ * Is a worker that has ended its job to make way for another kind, which has
+ * waited longer for its first process than what is next in the worker's queue?
+ */
+static bool
+should_make_way(Kind *kind)
+{
+	int64		ours = kind->njobs > 0 ? pool->jobs[kind->first_job].ticket :
+		PG_INT64_MAX;
+	int			starving = 0;
+
+	if (pool->last_refusal == 0 &&
+		(max_total_workers < 0 || pool->nworkers < max_total_workers))
+		return false;
+	for (int i = 0; i < pool->nkinds; i++)
+	{
+		int64		ticket;
+
+		if (is_starving(&pool->kinds[i], &ticket) && ticket < ours)
+			starving++;
+	}
+	return starving > pool->nleaving;
+}
+
+/* A slot becomes free: wake who has waited longest for a process. */
+static void
+wake_starving(void)
+{
+	int64		longest = PG_INT64_MAX;
+	int			procno = -1;
+
+	for (int i = 0; i < pool->nkinds; i++)
+	{
+		Kind	   *kind = &pool->kinds[i];
+		int64		ticket;
+
+		if (!kind->used || (kind->njobs == 0 && kind->reserver < 0))
+			continue;
+		ticket = kind->njobs > 0 ? pool->jobs[kind->first_job].ticket :
+			kind->reserve_ticket;
+		if (ticket < longest)
+		{
+			longest = ticket;
+			procno = kind->njobs > 0 ? pool->jobs[kind->first_job].launcher :
+				kind->reserver;
+		}
+	}
+	wake_later(procno);
+}
+
+/* The most workers that may wait for jobs, of all sessions */
+static int
+idle_share(void)
+{
+	return Max(max_worker_processes / 4, 1);
+}
+
+/* The next job for a worker, taken from its queue; -1 where there is none. */
+static int
+take_queued_job(PoolWorker *worker)
+{
+	Kind	   *kind = &pool->kinds[worker->kind];
+	uint64		too_many = 0;
+
+	for (int i = kind->first_job; i >= 0; i = pool->jobs[i].next)
+	{
+		SharedJob  *job = &pool->jobs[i];
+
+		if (job->session == too_many || is_excluded(job, worker->pid))
+			continue;
+		if (!may_begin(job))
+		{
+			too_many = job->session;
+			continue;
+		}
+		dequeue_job(i);
+		assign_job(i, worker);
+		return i;
+	}
+	return -1;
+}
+
+/* Here ends what is called with the lock held. */
+
+/* One that shares settings needs them no more. */
+static void
+drop_settings(dsa_pointer pointer)
+{
+	SharedSettings *settings;
+
+	if (!DsaPointerIsValid(pointer))
+		return;
+	settings = dsa_get_address(pool_area, pointer);
+	if (pg_atomic_sub_fetch_u32(&settings->references, 1) == 0)
+		dsa_free(pool_area, pointer);
+}
+
+/* Give back the memory of a job, if there is any. */
+static void
+free_body(dsa_pointer pointer)
+{
+	JobBody    *body;
+
+	if (!DsaPointerIsValid(pointer))
+		return;
+	body = dsa_get_address(pool_area, pointer);
+	drop_settings(body->settings);
+	if (DsaPointerIsValid(body->output))
+		dsa_free(pool_area, body->output);
+	dsa_free(pool_area, pointer);
+}
+
+/* ----------------------------------------------------------------
  *		The launcher: what a session knows
  * ----------------------------------------------------------------
  */
 
-struct Job;
-
 /*
- * A process, as its launcher knows it.  All of it lives in its context.
- *
- * The handle is palloc'd by RegisterDynamicBackgroundWorker() in the context
- * that is current there, and is the caller's to free: the server keeps no
- * pointer to it.  Hence it lives and dies with the worker's context.
+ * What rows come through: a segment of this session with a result queue.  A job
+ * that has rows for somebody has one while it runs; its worker maps it.
  */
-typedef struct Worker
+typedef struct Channel
 {
-	dlist_node	node;			/* in workers, or in leaving_workers */
-	MemoryContext context;
-	BackgroundWorkerHandle *handle;
-	pid_t		pid;
-	dsm_segment *segment;		/* NULL once it was let go */
-	WorkerShared *shared;
-	shm_mq_handle *requests;
-	shm_mq_handle *results;
-	bool		sent;			/* it was handed a job */
-	bool		runs_on;		/* with a job that we know nothing of any more */
-	struct Job *job;			/* NULL where it waits for another */
-
-	/* What another job must have in common with the one it started with */
-	Oid			login_user;
-	uint32		connection_flags;
+	dlist_node	node;			/* in free_channels */
+	dsm_segment *segment;
 	int32		queue_size;
-	Size		request_room;	/* the largest request that it can be sent */
-	bool		stay;			/* one of the max_idle_workers that may wait */
-	uint64		login_generation;	/* see count_login_change() */
-
-	/* Which generation of the session's settings it was last sent */
-	uint64		settings_generation;
-
-	/* The message that is being taken apart, and how far we are */
-	char	   *message;
-	Size		message_size;
-	Size		message_pos;
-} Worker;
+	shm_mq_handle *results;
+} Channel;
 
 /*
  * What a job has said and nobody has read yet: frames, as they came.  They are
@@ -942,9 +2109,17 @@ typedef struct Job
 {
 	int64		cookie;			/* hash key */
 	dlist_node	node;			/* in jobs, in the order of launch */
+	dlist_node	running_node;	/* in running_jobs, until it has ended */
 	MemoryContext context;
-	Worker	   *worker;			/* NULL once the job has ended */
-	pid_t		pid;
+	int			shared;			/* its number in the pool; -1 = none */
+	JobBody    *body;			/* NULL without one */
+	Size		size;			/* of its body and what comes with that */
+	Channel    *channel;		/* NULL where nobody reads its rows */
+	bool		running;		/* it is in running_jobs */
+	bool		counted;		/* it was launched */
+	bool		ended;			/* see job_has_ended() */
+	pid_t		pid;			/* of its worker, or its number before */
+	pid_t		number;			/* what its handle has for a PID */
 	Oid			user_id;
 	TimestampTz launched_at;
 	int32		queue_size;
@@ -952,7 +2127,9 @@ typedef struct Job
 	char	   *label;			/* or NULL */
 	bool		is_v1;			/* its PID is its handle */
 	bool		submitted;		/* its result is never read */
-	bool		sent;			/* its worker has been handed it */
+	bool		on_commit;
+	bool		has_handle;		/* its launcher will know a PID of it */
+	bool		over_memory;	/* it did not fit into the queue */
 	bool		cancel_requested;
 	bool		forgotten;		/* it has no handle any more */
 	bool		delivered;		/* nor has it while its result is delivered */
@@ -967,8 +2144,13 @@ typedef struct Job
 	Oid			login_user;
 	uint32		connection_flags;
 	StringInfoData params;
-	StringInfo	settings;		/* of the launch, where it starts later */
 	SubTransactionId subxact;	/* whose commit it waits for */
+
+	/* The message that is being taken apart, and how far we are */
+	char	   *message;
+	Size		message_size;
+	Size		message_pos;
+	bool		output_taken;	/* the last one, which is in the body */
 
 	/* Learnt from the stream */
 	bool		canceled;
@@ -996,10 +2178,24 @@ typedef struct JobEntry
 	Job		   *job;
 } JobEntry;
 
+/* How many channels are kept for jobs to come */
+#define MAX_FREE_CHANNELS	4
+
+/* How long the postmaster may take to start a process, milliseconds */
+#define START_PATIENCE		60000
+
 static MemoryContext launcher_context = NULL;
 static HTAB *jobs_by_cookie = NULL;
 static dlist_head jobs = DLIST_STATIC_INIT(jobs);
-static dlist_head workers = DLIST_STATIC_INIT(workers);
+
+/* Those that have not ended, with a handle or without */
+static dlist_head running_jobs = DLIST_STATIC_INIT(running_jobs);
+
+static dlist_head free_channels = DLIST_STATIC_INIT(free_channels);
+static int	nfree_channels = 0;
+
+/* The worker that had the last job to end; -1 = none */
+static int	last_worker = -1;
 
 /*
  * Submitted jobs that have ended, and whose handles nobody has used since, in
@@ -1018,31 +2214,24 @@ static struct
 	int64		completed;
 	int64		failed;
 	int64		canceled;
+	int64		timed_out;
 	int64		execution;		/* of the completed ones, microseconds */
 }			stats;
 
-/* How long a worker waits where enough others do, in milliseconds */
-static int	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
-
-/*
- * Workers that have said all that we will hear of them, but whose processes may
- * still hold a slot.  See reap_workers().
- */
-static dlist_head leaving_workers = DLIST_STATIC_INIT(leaving_workers);
-
 /*
  * The session's settings as a worker is sent them, and as they were
- * serialized at that time, see refresh_settings().
+ * serialized at that time, see refresh_settings(); and as its jobs share them.
  */
 static StringInfoData settings;
 static StringInfoData settings_serialized;
 static uint64 settings_generation = 0;
+static dsa_pointer shared_settings = InvalidDsaPointer;
+static uint64 shared_generation = 0;
 
-/* See count_login_change(); and what the server calls our database there. */
-static uint64 login_generation = 0;
-static uint32 database_hash;
-
-static bool pump_worker(Worker *worker);
+static void count_job(Job *job);
+static void give_up_queue(Job *job);
+static bool pump_job(Job *job);
+static bool pump_jobs(void);
 
 static uint32 launch_wait_event = 0;
 static uint32 job_wait_event = 0;
@@ -1087,82 +2276,59 @@ clip_text(const char *text, int limit)
 	return psprintf("%.*s...", len, text);
 }
 
+/* Errors that need no memory */
+static ErrorData out_of_memory_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_OUT_OF_MEMORY,
+	.message = "out of memory",
+	.detail = "What the background job said could not be taken over. What it has committed stays."
+};
+static ErrorData deadlock_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED,
+	.message = "deadlock detected",
+	.detail = "The background job waited for a lock that its session held, and the session waited for the job."
+};
+/* That of a job that was canceled before it began, or has no handle */
+static ErrorData unread_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_QUERY_CANCELED,
+	.message = "canceling statement due to user request"
+};
+static ErrorData replaced_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+	.message = "pg_background was replaced while the session was open",
+	.hint = "Reconnect to use the new version."
+};
+
 /* ----------------------------------------------------------------
- *		The launcher: workers
+ *		The launcher: jobs in the pool
  * ----------------------------------------------------------------
  */
 
-/*
- * Let go of the pin that holds a segment until its worker has mapped it.
- *
- * dsm_create() gives a segment that lasts as long as somebody maps it.  A
- * session that launches and ends at once would take it away from under the
- * worker that is just starting, so a pin holds it; whichever of worker and
- * launcher is the first to call this removes the pin.
- */
+/* Copy what is public of a job. */
 static void
-unpin_segment(SegmentHead *head, dsm_handle handle)
+read_job_info(JobBody *body, JobInfo *info)
 {
-	if (pg_atomic_exchange_u32(&head->pinned, 0) != 0)
-		dsm_unpin_segment(handle);
+	SpinLockAcquire(&body->mutex);
+	*info = body->info;
+	SpinLockRelease(&body->mutex);
 }
 
-/*
- * Forget the workers whose processes are gone, and with them their handles.
- *
- * The server frees a slot only when the postmaster has seen the process end,
- * some time after its job has ended.
- */
+/* Take over what a job has said of its progress, and which process has it. */
 static void
-reap_workers(void)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &leaving_workers)
-	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
-		pid_t		pid;
-
-		if (GetBackgroundWorkerPid(worker->handle, &pid) == BGWH_STOPPED)
-		{
-			dlist_delete(&worker->node);
-			MemoryContextDelete(worker->context);
-		}
-	}
-}
-
-/* Will a slot become free, since a process of ours is about to end? */
-static bool
-is_worker_leaving(void)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &leaving_workers)
-	{
-		if (!dlist_container(Worker, node, iter.cur)->runs_on)
-			return true;
-	}
-	return false;
-}
-
-/* Copy what is public of a worker's job. */
-static void
-read_job_info(WorkerShared *shared, JobInfo *info)
-{
-	SpinLockAcquire(&shared->mutex);
-	*info = shared->info;
-	SpinLockRelease(&shared->mutex);
-}
-
-/* Take over what a job has said of its progress. */
-static void
-keep_progress(Job *job, WorkerShared *shared)
+keep_progress(Job *job)
 {
 	JobInfo		info;
 
-	read_job_info(shared, &info);
+	if (job->body == NULL)
+		return;
+	read_job_info(job->body, &info);
 	job->progress_pct = info.progress_pct;
 	strlcpy(job->progress_msg, info.progress_msg, PROGRESS_SIZE);
+	if (job->body->worker_pid != 0)
+		job->pid = job->body->worker_pid;
 }
 
 /* Give up what a spool holds.  Nothing here can fail. */
@@ -1180,7 +2346,7 @@ drop_spool(Spool *spool)
 static void
 free_forgotten_job(Job *job)
 {
-	if (!job->forgotten || job->worker != NULL || job->pins > 0)
+	if (!job->forgotten || !job->ended || job->pins > 0)
 		return;
 	drop_spool(&job->spool);
 	MemoryContextDelete(job->context);
@@ -1199,254 +2365,500 @@ unpin_job(Job *job)
 	free_forgotten_job(job);
 }
 
-/* A job and its worker part. */
-static void
-detach_job(Worker *worker)
+/* Make a channel, or take one that was used before. */
+static Channel *
+get_channel(int32 queue_size)
 {
-	Job		   *job = worker->job;
+	dlist_iter	iter;
+	Channel    *channel;
+	dsm_segment *segment;
 
-	job->worker = NULL;
-	worker->job = NULL;
-	keep_progress(job, worker->shared);
-	free_forgotten_job(job);
+	dlist_foreach(iter, &free_channels)
+	{
+		channel = dlist_container(Channel, node, iter.cur);
+		if (channel->queue_size == queue_size)
+		{
+			dlist_delete(&channel->node);
+			nfree_channels--;
+			return channel;
+		}
+	}
+
+	channel = MemoryContextAllocZero(launcher_context, sizeof(Channel));
+	segment = dsm_create(queue_size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	if (segment == NULL)
+	{
+		pfree(channel);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("too many dynamic shared memory segments")));
+	}
+	dsm_pin_mapping(segment);
+	channel->segment = segment;
+	channel->queue_size = queue_size;
+	return channel;
 }
 
-/*
- * Let a worker go.  Unmapping its segment detaches both queues; that is how
- * the worker learns that nobody will send it anything more, or read what it
- * says.  Where it still runs a job, the job goes on to its end.
- *
- * A worker that has ended its job is remembered until its process is gone.
- */
 static void
-release_worker(Worker *worker, bool ended)
+drop_channel(Channel *channel)
+{
+	if (channel->results != NULL)
+		shm_mq_detach(channel->results);
+	dsm_detach(channel->segment);
+	pfree(channel);
+}
+
+/* Make an empty queue in a channel, where nobody has one any more. */
+static void
+open_channel(Channel *channel)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(launcher_context);
+	shm_mq	   *queue;
+
+	if (channel->results != NULL)
+		shm_mq_detach(channel->results);
+	channel->results = NULL;
+	queue = shm_mq_create(dsm_segment_address(channel->segment),
+						  channel->queue_size);
+	shm_mq_set_receiver(queue, MyProc);
+	channel->results = shm_mq_attach(queue, channel->segment, NULL);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* A job needs its channel no more; some are kept for jobs to come. */
+static void
+release_channel(Job *job)
+{
+	Channel    *channel = job->channel;
+
+	job->channel = NULL;
+	if (channel == NULL)
+		return;
+	if (nfree_channels >= MAX_FREE_CHANNELS)
+	{
+		drop_channel(channel);
+		return;
+	}
+	dlist_push_head(&free_channels, &channel->node);
+	nfree_channels++;
+}
+
+/* The session holds a job no longer; the pool may. */
+static void
+release_shared_job(Job *job)
+{
+	SharedJob  *shared;
+	dsa_pointer body;
+
+	if (job->shared < 0)
+		return;
+	shared = &pool->jobs[job->shared];
+	lock_pool();
+	shared->said_done = job->ended && !job->lost;
+	if (shared_state(job->shared) == JOB_PREPARED)
+	{
+		Kind	   *kind = &pool->kinds[shared->kind];
+
+		kind->reserved--;
+		if (kind->reserver == my_procno())
+			kind->reserver = -1;
+	}
+	last_worker = shared->worker;
+	shared->launcher_holds = false;
+	body = free_shared_job(job->shared);
+	unlock_pool();
+	job->shared = -1;
+	job->body = NULL;
+	free_body(body);
+}
+
+/* All is known of a job that will be. */
+static void
+end_job(Job *job)
 {
 	/* Where the message is sent, that must not be where we are interrupted. */
 	HOLD_INTERRUPTS();
-	elog(DEBUG2, "pg_background: cleaning up worker pid=%d",
-		 (int) worker->pid);
+	elog(DEBUG2, "pg_background: cleaning up worker pid=%d", (int) job->pid);
 	RESUME_INTERRUPTS();
 
-	if (worker->job != NULL)
-		detach_job(worker);
-	dlist_delete(&worker->node);
-
-	/* A worker that was sent a job may still have to map the segment. */
-	if (ended || !worker->sent)
-		unpin_segment(&worker->shared->head,
-					  dsm_segment_handle(worker->segment));
-	shm_mq_detach(worker->requests);
-	shm_mq_detach(worker->results);
-	dsm_detach(worker->segment);
-
-	if (ended)
-		dlist_push_tail(&leaving_workers, &worker->node);
-	else
-		MemoryContextDelete(worker->context);
+	keep_progress(job);
+	job->ended = true;
+	job->running = false;
+	dlist_delete(&job->running_node);
+	release_shared_job(job);
+	release_channel(job);
+	job->message_pos = job->message_size = 0;
+	free_forgotten_job(job);
 }
 
-/* How many workers wait for another job? */
-static int
-count_idle_workers(void)
+/* Has all that will ever be known of a job been received? */
+static bool
+job_has_ended(Job *job)
 {
-	dlist_iter	iter;
-	int			idle = 0;
-
-	dlist_foreach(iter, &workers)
-		idle += dlist_container(Worker, node, iter.cur)->job == NULL;
-	return idle;
+	return job->ended;
 }
 
 /*
- * How long may a worker wait for another job after the one that it is to be
- * sent, in milliseconds?  -1 means not at all.
+ * The settings of the session, for its jobs to share.
  *
- * Those that do so already or will are counted now, for nobody may be there to
- * count them when they have ended theirs.  One too many waits for a moment
- * only, so that a session that keeps more of them busy starts no processes.
+ * Errors: 53200.
+ */
+static dsa_pointer
+share_settings(void)
+{
+	SharedSettings *shared;
+	dsa_pointer old = shared_settings;
+	dsa_pointer new;
+
+	if (DsaPointerIsValid(old) && shared_generation == settings_generation)
+		return old;
+
+	new = dsa_allocate(pool_area,
+					   offsetof(SharedSettings, data) + settings.len);
+	shared = dsa_get_address(pool_area, new);
+	pg_atomic_init_u32(&shared->references, 1);
+	shared->size = settings.len;
+	memcpy(shared->data, settings.data, settings.len);
+	lock_pool();
+	shared->id = ++pool->last_settings;
+	unlock_pool();
+	shared_settings = new;
+	shared_generation = settings_generation;
+	drop_settings(old);
+	return new;
+}
+
+/*
+ * PIDs that are handles of other jobs of the session, in themselves (v1): a job
+ * that has a handle must have another, since that may become such a one.
  */
 static int
-choose_idle_timeout(Worker *worker)
+excluded_pids(Job *job, int32 *pids)
 {
 	dlist_iter	iter;
-	int			others = 0;
+	int			count = 0;
 
-	dlist_foreach(iter, &workers)
+	if (!job->has_handle)
+		return 0;
+	dlist_foreach(iter, &jobs)
 	{
-		Worker	   *other = dlist_container(Worker, node, iter.cur);
+		Job		   *other = dlist_container(Job, node, iter.cur);
 
-		others += other != worker && other->stay;
-	}
-	worker->stay = others < max_idle_workers;
-	if (max_idle_workers == 0)
-		return -1;
-	return worker->stay ? idle_timeout : Min(idle_timeout, spare_idle_timeout);
-}
-
-/*
- * Let workers go that wait for another job, the longest waiting first, until
- * only so many are left.
- */
-static void
-release_idle_workers(int keep)
-{
-	dlist_mutable_iter iter;
-	int			excess = count_idle_workers() - keep;
-
-	dlist_foreach_modify(iter, &workers)
-	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
-
-		if (excess <= 0)
-			break;
-		if (worker->job != NULL)
+		if (other == job || !other->is_v1 || other->delivered)
 			continue;
-		release_worker(worker, true);
-		excess--;
+		if (pids != NULL)
+			pids[count] = other->number;
+		count++;
 	}
-}
-
-/*
- * A worker is to be started, though some may wait: for jobs of another user or
- * queue size.  Let the longest waiting go, so that the new one may wait, too.
- */
-static void
-make_room_for_idle(void)
-{
-	if (max_idle_workers > 0)
-		release_idle_workers(max_idle_workers - 1);
-}
-
-/* Let workers go where max_idle_workers has become smaller. */
-static void
-heed_lower_limit(void)
-{
-	static int	old_limit = 0;
-
-	if (max_idle_workers < old_limit)
-		release_idle_workers(max_idle_workers);
-	old_limit = max_idle_workers;
-}
-
-/*
- * A worker has said done.  Keep it for another job, or let it go: one whose
- * job was canceled is not used again, since the signal may still be on its
- * way.  No other worker is touched: our caller may be walking along them.
- */
-static void
-end_job(Worker *worker, bool stays)
-{
-	Job		   *job = worker->job;
-
-	if (!stays || job->cancel_requested)
-	{
-		release_worker(worker, true);
-		return;
-	}
-
-	(void) change_state(worker->shared, WORKER_ENDED, WORKER_READY);
-	detach_job(worker);
-	dlist_delete(&worker->node);
-	dlist_push_tail(&workers, &worker->node);
-}
-
-/* The size of the request for a job; worker is NULL for one yet to start. */
-static Size
-request_size(Job *job, Worker *worker)
-{
-	Size		size = sizeof(Request) + strlen(job->sql) + 1 + job->params.len;
-
-	if (job->settings != NULL)
-		size += job->settings->len;
-	else if (worker == NULL ||
-			 worker->settings_generation != settings_generation)
-		size += settings.len;
-	return size;
+	return count;
 }
 
 /* May a job's worker have had another job before, or have one afterwards? */
 static bool
-shares_worker(Job *job)
+shares_workers(Job *job)
 {
-	return !job->is_v1 && !OidIsValid(job->request.hold_user);
+	return share_workers && !OidIsValid(job->request.hold_user);
+}
+
+/* Fill in the body of a job.  Nothing here fails. */
+static void
+fill_body(Job *job, JobBody *body, const char *preview)
+{
+	char	   *pos = body->area;
+
+	SpinLockInit(&body->mutex);
+	body->info.launcher_pid = MyProcPid;
+	body->info.launcher_user = GetSessionUserId();
+	body->info.user_id = job->user_id;
+	body->info.owner = OidIsValid(job->request.hold_user) ?
+		job->request.hold_user : job->login_user;
+	body->info.launched_at = job->launched_at;
+	strlcpy(body->info.label, job->label != NULL ? job->label : "",
+			LABEL_SIZE + 1);
+	strlcpy(body->info.sql_preview, preview, PREVIEW_SIZE + 1);
+	body->info.progress_pct = -1;
+	pg_atomic_init_u32(&body->canceled, 0);
+	pg_atomic_init_u32(&body->discard, 0);
+	body->request = job->request;
+	memcpy(pos, job->sql, job->request.sql_size);
+	pos += MAXALIGN(job->request.sql_size);
+	if (job->request.params_size > 0)
+		memcpy(pos, job->params.data, job->request.params_size);
+	pos += MAXALIGN(job->request.params_size);
+	(void) excluded_pids(job, (int32 *) pos);
 }
 
 /*
- * Give a job a worker that waits for one.  Returns false where there is none
- * that would do.
+ * Enter a job into the pool's list, for nobody to run yet.
+ *
+ * Errors: 53000 where there are too many, 53200.
  */
+static void
+enter_shared_job(Job *job, dsa_pointer body, Size size)
+{
+	SharedJob  *shared = NULL;
+	int			kind;
+	int			number;
+
+	lock_pool();
+	if (my_session == 0)
+		my_session = ++pool->last_session;
+	number = pool->free_job;
+	kind = number < 0 ? -1 :
+		get_kind(MyDatabaseId, job->login_user, job->connection_flags,
+				 shares_workers(job) ? 0 :
+				 OidIsValid(job->request.hold_user) ? ++pool->last_session :
+				 my_session);
+	if (kind >= 0)
+	{
+		pool->kinds[kind].role_limit = max_role_workers;
+		if (OidIsValid(job->request.hold_user))
+			pool->kinds[kind].closed = true;
+		shared = &pool->jobs[number];
+		pool->free_job = shared->next;
+		shared->kind = kind;
+		shared->worker = -1;
+		shared->launcher_holds = true;
+		shared->pool_holds = false;
+		shared->awaited = shared->tell = false;
+		shared->excludes = job->request.nexcluded > 0;
+		shared->max_workers = job->on_commit ? 0 : max_workers;
+		shared->preferred = last_worker;
+		shared->session = my_session;
+		shared->launcher_pid = MyProcPid;
+		shared->launcher = my_procno();
+		shared->launcher_worker = me != NULL ? worker_number(me) : -1;
+		pg_atomic_write_u32(&shared->launcher_waits, 0);
+		shared->ticket = ++pool->last_ticket;
+		shared->queued_at = GetCurrentTimestamp();
+		shared->charged = 0;
+		shared->counted = shared->said_done = false;
+		shared->body = body;
+		set_shared_state(number, JOB_PREPARED);
+		/* A kind that nobody else needs is needed now. */
+		pool->kinds[kind].reserved++;
+		job->shared = number;
+		job->size = size;
+	}
+	unlock_pool();
+	if (kind >= 0)
+		return;
+
+	free_body(body);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("too many background jobs are queued"),
+			 errhint("Wait for some to end.")));
+}
+
+/*
+ * Make of a job what others need to know to run it.
+ *
+ * Errors: 53000, 53200, those of dsm_create().
+ */
+static void
+publish_job(Job *job)
+{
+	char	   *preview = clip_text(job->sql, PREVIEW_SIZE);
+	dsa_pointer settings_pointer = share_settings();
+	SharedSettings *shared = dsa_get_address(pool_area, settings_pointer);
+	Size		area_size;
+	Size		size;
+	dsa_pointer pointer;
+	JobBody    *body;
+
+	job->request.max_idle_workers = max_idle_workers;
+	job->request.idle_timeout = idle_timeout;
+	job->request.share_workers = shares_workers(job);
+	job->request.new_login = alters_logins;
+	job->request.nexcluded = excluded_pids(job, NULL);
+	if (!job->request.discard)
+	{
+		job->channel = get_channel(job->queue_size);
+		open_channel(job->channel);
+	}
+
+	area_size = MAXALIGN(job->request.sql_size) +
+		MAXALIGN(job->request.params_size) +
+		job->request.nexcluded * sizeof(int32);
+	area_size = Max(area_size, MIN_BODY_AREA);
+	size = offsetof(JobBody, area) + area_size;
+	pointer = dsa_allocate_extended(pool_area, size,
+									DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+	if (!DsaPointerIsValid(pointer))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory")));
+	body = dsa_get_address(pool_area, pointer);
+	memset(body, 0, offsetof(JobBody, area));
+	body->area_size = area_size;
+	body->output = InvalidDsaPointer;
+	body->settings = settings_pointer;
+	fill_body(job, body, preview);
+	if (job->channel != NULL)
+		body->channel = dsm_segment_handle(job->channel->segment);
+
+	/* Whose first job this is, pays for the settings. */
+	if (pg_atomic_fetch_add_u32(&shared->references, 1) == 1)
+		size += shared->size;
+	enter_shared_job(job, pointer, size);
+	job->body = body;
+	pfree(preview);
+}
+
+/*
+ * Send a signal to a worker and to the programs that it has started, as
+ * pg_cancel_backend() and pg_terminate_backend() do; but only while it runs this
+ * very job.  It will not have another.
+ */
+static void
+signal_job(Job *job, int signal)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+
+	lock_pool();
+	if (shared->worker >= 0)
+	{
+		PoolWorker *worker = &pool->workers[shared->worker];
+
+		if (worker->job == job->shared && worker->pid != 0)
+		{
+			worker->signaled = true;
+#ifdef HAVE_SETSID
+			/* A process that has just started does not lead a group yet. */
+			if (kill(-worker->pid, signal) != 0)
+#endif
+				(void) kill(worker->pid, signal);
+		}
+	}
+	unlock_pool();
+}
+
+/* A worker may sleep for want of room in a queue that nobody reads any more. */
+static void
+wake_worker_of(Job *job)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+
+	lock_pool();
+	if (shared->worker >= 0 && pool->workers[shared->worker].job == job->shared)
+		wake_later(pool->workers[shared->worker].procno);
+	unlock_pool();
+}
+
+/*
+ * Does a job wait for a process that cannot run it, since it has loaded another
+ * build of this library?  Then there is an end to that.
+ */
+static void
+check_replaced(Job *job)
+{
+	int			number = pool->jobs[job->shared].worker;
+
+	if (number < 0 || pool->workers[number].head.error == 0)
+		return;
+	lock_pool();
+	if (pool->workers[number].job == job->shared)
+		abandon_worker(&pool->workers[number]);
+	unlock_pool();
+}
+
+/* Take a job that has not begun out of its queue.  Returns false where it has. */
 static bool
-claim_idle_worker(Job *job)
+withdraw_job(Job *job)
+{
+	bool		withdrawn = false;
+
+	lock_pool();
+	if (shared_state(job->shared) == JOB_QUEUED)
+	{
+		dequeue_job(job->shared);
+		pool->jobs[job->shared].pool_holds = false;
+		counters_of(pool->jobs[job->shared].kind)->canceled++;
+		set_shared_state(job->shared, JOB_LOST);
+		withdrawn = true;
+	}
+	unlock_pool();
+	return withdrawn;
+}
+
+/*
+ * Ask for a running job to be canceled, as pg_cancel_backend() would.  The
+ * worker is asked through the job, too: it may not have begun.
+ */
+static void
+cancel_job(Job *job)
+{
+	elog(DEBUG2, "pg_background: cancel requested for pid=%d cookie=" INT64_FORMAT,
+		 (int) job->pid, job->cookie);
+
+	job->cancel_requested = true;
+	if (withdraw_job(job))
+	{
+		job->error = &unread_error;
+		job->canceled = true;
+		count_job(job);
+		end_job(job);
+		return;
+	}
+	pg_atomic_write_u32(&job->body->canceled, 1);
+	signal_job(job, SIGINT);
+}
+
+/*
+ * The session ends, or is another's from now on: the jobs that have begun or
+ * were submitted go on, and workers that it shares with nobody leave.
+ */
+static void
+leave_session(void)
 {
 	dlist_iter	iter;
 
-	/* The last one to end its job is the one that least likely sleeps. */
-	dlist_reverse_foreach(iter, &workers)
+	if (pool == NULL || my_session == 0)
+		return;
+	if (LWLockHeldByMe(&pool->lock))
+		LWLockRelease(&pool->lock);
+	lock_pool();
+	for (int i = 0; i < pool->nkinds; i++)
 	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+		Kind	   *kind = &pool->kinds[i];
 
-		if (worker->job == NULL &&
-			worker->login_user == job->login_user &&
-			worker->connection_flags == job->connection_flags &&
-			worker->queue_size == job->queue_size &&
-			worker->request_room >= request_size(job, worker) &&
-			change_state(worker->shared, WORKER_READY, WORKER_CLAIMED))
-		{
-			/* What was made for a new one is not needed. */
-			if (job->worker != NULL)
-				release_worker(job->worker, false);
-			worker->job = job;
-			job->worker = worker;
-			job->pid = worker->pid;
-			return true;
-		}
+		if (kind->used && kind->reserver == my_procno())
+			kind->reserver = -1;
+		if (!kind->used || kind->session != my_session)
+			continue;
+		kind->closed = true;
+		while (kind->first_idle >= 0)
+			make_leave(&pool->workers[kind->first_idle]);
+		free_kind_if_unneeded(i);
 	}
-	return false;
+	unlock_pool();
+
+	dlist_foreach(iter, &running_jobs)
+	{
+		Job		   *job = dlist_container(Job, running_node, iter.cur);
+
+		if (job->shared >= 0 && pool->jobs[job->shared].awaited)
+			(void) withdraw_job(job);
+	}
+	my_session = 0;
 }
 
-/*
- * Make a segment with room for a request of so many bytes.
- */
+/* The session ends: it needs none of its jobs any more. */
 static void
-create_segment(Worker *worker, Size room)
+leave_as_launcher(int code, Datum arg)
 {
-	WorkerShared *shared;
-	Size		request_queue = MAXALIGN(sizeof(WorkerShared));
-	Size		result_queue;
-	shm_mq	   *queue;
+	dlist_iter	iter;
 
-	/* The queue needs its own header and a length word, too. */
-	worker->request_room = Max(room, MIN_REQUEST_SIZE);
-	result_queue = request_queue + MAXALIGN(worker->request_room) +
-		MAXALIGN(shm_mq_minimum_size) + MAXIMUM_ALIGNOF;
-	worker->segment = dsm_create(result_queue + worker->queue_size, 0);
-	shared = dsm_segment_address(worker->segment);
-	memset(shared, 0, sizeof(WorkerShared));
-	shared->head.magic = SEGMENT_MAGIC;
-	shared->database = MyDatabaseId;
-	shared->login_user = worker->login_user;
-	shared->connection_flags = worker->connection_flags;
-	shared->request_queue = request_queue;
-	shared->result_queue = result_queue;
-	shared->launcher_pid = MyProcPid;
-	shared->launcher_segment = my_segment;
-	pg_atomic_init_u32(&shared->head.pinned, 0);
-	pg_atomic_init_u32(&shared->launcher_waits, 0);
-	pg_atomic_init_u32(&shared->canceled, 0);
-	pg_atomic_init_u32(&shared->discard, 0);
-	SpinLockInit(&shared->mutex);
-	pg_atomic_init_u32(&shared->state, WORKER_STARTING);
-	pg_atomic_init_u64(&shared->idle_since, 0);
-	worker->shared = shared;
-
-	queue = shm_mq_create((char *) shared + request_queue,
-						  result_queue - request_queue);
-	shm_mq_set_sender(queue, MyProc);
-	worker->requests = shm_mq_attach(queue, worker->segment, NULL);
-
-	queue = shm_mq_create((char *) shared + result_queue, worker->queue_size);
-	shm_mq_set_receiver(queue, MyProc);
-	worker->results = shm_mq_attach(queue, worker->segment, NULL);
+	if (pool == NULL)
+		return;
+	leave_session();
+	dlist_foreach(iter, &running_jobs)
+		release_shared_job(dlist_container(Job, running_node, iter.cur));
+	dlist_foreach(iter, &pending_jobs)
+		release_shared_job(dlist_container(Job, node, iter.cur));
+	drop_settings(shared_settings);
+	shared_settings = InvalidDsaPointer;
 }
 
 static bool
@@ -1494,7 +2906,7 @@ choose_user(Request *request, uint32 *connection_flags)
 	 * Inside a SECURITY DEFINER function or the like, a worker that is
 	 * connected as the owner itself cannot become the caller.
 	 */
-	*connection_flags = my_shared != NULL ? my_shared->connection_flags : 0;
+	*connection_flags = my_start.connection_flags;
 	if (context & SECURITY_LOCAL_USERID_CHANGE)
 	{
 		bool		has_login = can_log_in(user);
@@ -1516,273 +2928,10 @@ choose_user(Request *request, uint32 *connection_flags)
 	return GetAuthenticatedUserId();
 }
 
-/*
- * Make for a job all of a worker but its process.
- *
- * Errors: those of dsm_create().
- */
-static void
-prepare_worker(Job *job)
-{
-	Worker	   *worker;
-	MemoryContext context;
-	MemoryContext oldcontext;
-
-	/* Until all that can fail has been done, it goes with the caller's. */
-	context = AllocSetContextCreate(CurrentMemoryContext, "pg_background worker",
-									ALLOCSET_SMALL_SIZES);
-	oldcontext = MemoryContextSwitchTo(context);
-	worker = palloc0(sizeof(Worker));
-	worker->context = context;
-	worker->login_user = job->login_user;
-	worker->connection_flags = job->connection_flags;
-	worker->queue_size = job->queue_size;
-	create_segment(worker, request_size(job, NULL));
-	dsm_pin_mapping(worker->segment);
-	MemoryContextSetParent(context, launcher_context);
-	dlist_push_tail(&workers, &worker->node);
-	worker->job = job;
-	job->worker = worker;
-	MemoryContextSwitchTo(oldcontext);
-}
-
-/*
- * What a worker finds this library by: the file that it was loaded from.  The
- * worker looks for it before it is connected, so that a dynamic_library_path
- * that was set for the session, or its database, is not there to find it in.
- *
- * Before 17, there is no room for a long path.
- */
-static const char *
-library_name(void)
-{
-	static char name[sizeof(((BackgroundWorker *) NULL)->bgw_library_name)];
-#ifndef WIN32
-	Dl_info		info;
-
-	/* Where we are loaded from does not change. */
-	if (name[0] != '\0')
-		return name;
-	if (dladdr(name, &info) != 0 && is_absolute_path(info.dli_fname))
-	{
-		const char *file = last_dir_separator(info.dli_fname) + 1;
-		size_t		dir_size = file - info.dli_fname - 1;
-
-		if (strlen(info.dli_fname) < sizeof(name))
-			strlcpy(name, info.dli_fname, sizeof(name));
-		else if (strncmp(info.dli_fname, pkglib_path, dir_size) == 0 &&
-				 pkglib_path[dir_size] == '\0')
-			snprintf(name, sizeof(name), "$libdir/%s", file);
-	}
-#endif
-	if (name[0] == '\0')
-		strlcpy(name, LIBRARY_NAME, sizeof(name));
-	return name;
-}
-
-/*
- * Something has changed in what says who may log in, to our database, and as
- * what: a worker that has logged in before is not to be used any more.  A hash of
- * 0 stands for anything.
- */
-static void
-count_login_change(Datum arg, CatalogCache cache, uint32 hash)
-{
-	if (cache != DATABASEOID || hash == 0 || hash == database_hash)
-		login_generation++;
-}
-
-/* Let workers go that wait for another job, and logged in before a change. */
-static void
-release_outdated_workers(void)
-{
-	dlist_mutable_iter iter;
-
-	AcceptInvalidationMessages();
-	dlist_foreach_modify(iter, &workers)
-	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
-
-		if (worker->job == NULL && worker->login_generation != login_generation)
-			release_worker(worker, true);
-	}
-}
-
-/*
- * Ask the postmaster for the process of a worker.  Returns false where no slot
- * is free.
- *
- * The segment is pinned for no longer than there is a process to come: a
- * session that ends while it waits for a slot must not leave it behind.
- */
-static bool
-register_worker(Worker *worker)
-{
-	BackgroundWorker registration;
-	MemoryContext oldcontext;
-	bool		registered;
-
-	memset(&registration, 0, sizeof(registration));
-	registration.bgw_flags =
-		BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	registration.bgw_start_time = BgWorkerStart_ConsistentState;
-	registration.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(registration.bgw_library_name, library_name(),
-			sizeof(registration.bgw_library_name));
-	strlcpy(registration.bgw_function_name, "pg_background_worker_main",
-			BGW_MAXLEN);
-	strlcpy(registration.bgw_name, WORKER_NAME, BGW_MAXLEN);
-	strlcpy(registration.bgw_type, WORKER_NAME, BGW_MAXLEN);
-	registration.bgw_main_arg =
-		UInt32GetDatum(dsm_segment_handle(worker->segment));
-	registration.bgw_notify_pid = MyProcPid;
-
-	worker->login_generation = login_generation;
-	dsm_pin_segment(worker->segment);
-	pg_atomic_write_u32(&worker->shared->head.pinned, 1);
-	oldcontext = MemoryContextSwitchTo(worker->context);
-	registered = RegisterDynamicBackgroundWorker(&registration,
-												 &worker->handle);
-	MemoryContextSwitchTo(oldcontext);
-	if (!registered)
-		unpin_segment(&worker->shared->head,
-					  dsm_segment_handle(worker->segment));
-	return registered;
-}
-
-/*
- * Start a process for a job, and wait until it has a PID.  It need not have
- * mapped the segment then, nor connected.  Returns false where no slot is free;
- * what was made for it then waits with the job for the next try.
- *
- * On error the job has a worker that is to be let go, or none.
- *
- * Errors: 53000 where the process cannot be started, 57P01 where the
- * postmaster is gone, those of dsm_create(), and whatever interrupts us.
- */
-static bool
-start_worker(Job *job)
-{
-	Worker	   *worker;
-
-	if (job->worker == NULL)
-		prepare_worker(job);
-	worker = job->worker;
-	if (!register_worker(worker))
-		return false;
-
-	/* Without the handle, a worker that dies unattached would go unnoticed. */
-	shm_mq_set_handle(worker->requests, worker->handle);
-	shm_mq_set_handle(worker->results, worker->handle);
-
-	switch (WaitForBackgroundWorkerStartup(worker->handle, &worker->pid))
-	{
-		case BGWH_STARTED:
-			break;
-		case BGWH_POSTMASTER_DIED:
-			ereport(ERROR,
-					(errcode(ERRCODE_ADMIN_SHUTDOWN),
-					 errmsg("cannot start background processes without postmaster"),
-					 errhint("Kill all remaining database processes and restart the database.")));
-			break;
-		default:
-
-			/*
-			 * It may have started and ended already, leaving word of why; if
-			 * it has not even come to that, no process was started.
-			 */
-			worker->pid = worker->shared->head.pid;
-			if (worker->pid == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-						 errmsg("could not start background process"),
-						 errhint("More details may be available in the server log.")));
-	}
-	job->pid = worker->pid;
-	return true;
-}
-
-/*
- * The session ends.  A process that has not been sent a job need not find its
- * segment, and where none was started, nobody else would let go of the pin.
- */
-static void
-unpin_unsent(int code, Datum arg)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &workers)
-	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
-
-		if (!worker->sent)
-			unpin_segment(&worker->shared->head,
-						  dsm_segment_handle(worker->segment));
-	}
-}
-
-/*
- * Send a signal to a worker and to the programs that it has started, as
- * pg_cancel_backend() and pg_terminate_backend() do.
- */
-static void
-signal_worker(Worker *worker, int signal)
-{
-	pid_t		pid;
-
-	/* The postmaster may have given the PID to another process. */
-	if (GetBackgroundWorkerPid(worker->handle, &pid) != BGWH_STARTED)
-		return;
-#ifdef HAVE_SETSID
-	/* A process that has just started does not lead a group yet. */
-	if (kill(-pid, signal) == 0)
-		return;
-#endif
-	(void) kill(pid, signal);
-}
-
-/*
- * Ask for a running job to be canceled, as pg_cancel_backend() would.  The
- * worker is asked through its segment, too: it may not have begun.
- */
-static void
-cancel_job(Job *job)
-{
-	Worker	   *worker = job->worker;
-
-	elog(DEBUG2, "pg_background: cancel requested for pid=%d cookie=" INT64_FORMAT,
-		 (int) job->pid, job->cookie);
-
-	job->cancel_requested = true;
-	pg_atomic_write_u32(&worker->shared->canceled, 1);
-
-	signal_worker(worker, SIGINT);
-}
-
 /* ----------------------------------------------------------------
- *		The launcher: what a worker says
+ *		The launcher: what a job says
  * ----------------------------------------------------------------
  */
-
-/* Errors that need no memory */
-static ErrorData out_of_memory_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_OUT_OF_MEMORY,
-	.message = "out of memory",
-	.detail = "What the background job said could not be taken over. What it has committed stays."
-};
-static ErrorData deadlock_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED,
-	.message = "deadlock detected",
-	.detail = "The background job waited for a lock that its session held, and the session waited for the job."
-};
-/* That of a job without a handle, which nobody will read */
-static ErrorData unread_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_QUERY_CANCELED,
-	.message = "canceling statement due to user request"
-};
 
 /* Somebody still cares for a submitted job that has ended. */
 static void
@@ -1795,9 +2944,59 @@ use_job(Job *job)
 	nunused_jobs--;
 }
 
+/* Of a job that may still write to it, the queue is given up. */
+static void
+give_up_queue(Job *job)
+{
+	if (job->channel == NULL)
+		return;
+	pg_atomic_write_u32(&job->body->discard, DROP_ALL);
+	drop_channel(job->channel);
+	job->channel = NULL;
+}
+
 /*
- * Forget a job.  Where it runs it goes on to its end, which is noticed, but
- * nothing that it says is kept.
+ * Forget a job that was not launched, since launching it has failed: it must not
+ * run, or not go on.
+ */
+static void
+forget_unlaunched_job(Job *job)
+{
+	if (job->shared >= 0)
+	{
+		if (!withdraw_job(job) && shared_state(job->shared) != JOB_PREPARED)
+		{
+			pg_atomic_write_u32(&job->body->canceled, 1);
+			signal_job(job, SIGINT);
+			give_up_queue(job);
+		}
+		release_shared_job(job);
+	}
+	release_channel(job);
+	if (job->running)
+		dlist_delete(&job->running_node);
+	job->ended = true;
+	free_forgotten_job(job);
+}
+
+/* A job has no handle any more: it no longer keeps others from beginning. */
+static void
+uncount_job(Job *job)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+	int			limit = shared->max_workers;
+
+	shared->max_workers = 0;
+	if (pool->nworkers - pool->nidle < limit)
+		return;
+	lock_pool();
+	(void) dispatch(shared->kind);
+	unlock_pool();
+}
+
+/*
+ * Forget a job.  Where it was launched it goes on to its end, which is noticed,
+ * but nothing that it says is kept.
  *
  * Its worker may be waiting for room in its queue, with a message half sent.
  * It is told to say no more, is given room for what it is just saying, and
@@ -1806,38 +3005,38 @@ use_job(Job *job)
 static void
 forget_job(Job *job)
 {
-	Worker	   *worker = job->worker;
-	PGPROC	   *sender;
-
 	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
 	dlist_delete(&job->node);
 	use_job(job);
 	job->forgotten = true;
 
-	if (worker == NULL)
+	if (job->ended)
 	{
 		free_forgotten_job(job);
 		return;
 	}
-	if (!job->sent)
+	if (!job->counted)
 	{
-		release_worker(worker, false);
+		forget_unlaunched_job(job);
 		return;
 	}
+
+	uncount_job(job);
 
 	/*
 	 * One that is canceled is not used again.  We may be handling an error here,
 	 * which is no place to find another one.
 	 */
-	pg_atomic_write_u32(&worker->shared->discard, DROP_NEW);
-	while (worker->job == job && !job->cancel_requested && pump_worker(worker))
+	pg_atomic_write_u32(&job->body->discard, DROP_NEW);
+	pin_job(job);
+	while (!job->ended && !job->cancel_requested && pump_job(job))
 		;
-	if (worker->job != job)
-		return;
-	pg_atomic_write_u32(&worker->shared->discard, DROP_ALL);
-	sender = shm_mq_get_sender(shm_mq_get_queue(worker->results));
-	if (sender != NULL)
-		SetLatch(&sender->procLatch);
+	if (!job->ended)
+	{
+		pg_atomic_write_u32(&job->body->discard, DROP_ALL);
+		wake_worker_of(job);
+	}
+	unpin_job(job);
 }
 
 /*
@@ -1860,7 +3059,10 @@ forget_unused_jobs(void)
 	}
 }
 
-/* Forget all jobs of the session, and let all its workers go. */
+/*
+ * Forget all jobs of the session, and those of which it has known without a
+ * handle.  They go on.
+ */
 static void
 forget_all_jobs(void)
 {
@@ -1868,12 +3070,14 @@ forget_all_jobs(void)
 
 	dlist_foreach_modify(iter, &jobs)
 		forget_job(dlist_container(Job, node, iter.cur));
-	dlist_foreach_modify(iter, &workers)
+	dlist_foreach_modify(iter, &running_jobs)
 	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+		Job		   *job = dlist_container(Job, running_node, iter.cur);
 
-		release_worker(worker, worker->job == NULL);
+		give_up_queue(job);
+		end_job(job);
 	}
+	leave_session();
 }
 
 /*
@@ -2424,16 +3628,15 @@ blame_job(Job *job)
  * Returns what it then says, NULL where it is not.
  */
 static DoneFrame *
-take_frames(Worker *worker)
+take_frames(Job *job)
 {
-	Job		   *job = worker->job;
 	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
 	DoneFrame  *done = NULL;
 	char	   *kept = NULL;	/* the first of those that are to be kept */
 
-	while (done == NULL && worker->message_pos < worker->message_size)
+	while (done == NULL && job->message_pos < job->message_size)
 	{
-		char	   *frame = worker->message + worker->message_pos;
+		char	   *frame = job->message + job->message_pos;
 		FrameHeader *header = (FrameHeader *) frame;
 		char	   *data = frame + FRAME_HEADER_SIZE;
 
@@ -2444,7 +3647,7 @@ take_frames(Worker *worker)
 		}
 
 		/* Where it cannot be taken over, we go on with the one after. */
-		worker->message_pos += frame_space(header->size);
+		job->message_pos += frame_space(header->size);
 		if (header->kind == FRAME_DONE)
 			done = (DoneFrame *) data;
 		else if (take_frame(job, header->kind, data, header->size) &&
@@ -2452,8 +3655,7 @@ take_frames(Worker *worker)
 			kept = frame;
 	}
 	if (kept != NULL)
-		add_to_spool(job, kept,
-					 worker->message + worker->message_pos - kept);
+		add_to_spool(job, kept, job->message + job->message_pos - kept);
 	MemoryContextSwitchTo(oldcontext);
 	return done;
 }
@@ -2477,8 +3679,8 @@ count_job(Job *job)
 {
 	static uint64 ended = 0;
 
-	/* Not one whose worker died before it was handed the job */
-	if (!job->sent)
+	/* Not one that was never launched */
+	if (!job->counted)
 		return;
 	job->end_number = ++ended;
 	if (job->submitted && !job->forgotten)
@@ -2500,50 +3702,44 @@ count_job(Job *job)
 		stats.failed++;
 }
 
-/* The error of a job whose process has ended, as far as it is known */
+/* The error of a job that could not say what it was */
 static ErrorData *
-loss_of_worker(Worker *worker)
+unsaid_error(Job *job, JobState state)
 {
-	LastWords  *last_words = &worker->shared->head.last_words;
 	char		message[LAST_ERROR_SIZE];
 
-	if (worker->job->forgotten)
-		return worker->job->cancel_requested ? &unread_error : NULL;
-	if (last_words->sqlerrcode != 0)
-		return make_error(worker->job, last_words->sqlerrcode,
-						  last_words->message, last_words->hint);
+	if (job->body->lost_error == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		return &replaced_error;
+	if (job->forgotten)
+		return job->cancel_requested ? &unread_error : NULL;
+	if (job->body->lost_error != 0)
+		return make_error(job, job->body->lost_error,
+						  "the background job failed, and there was no memory for its message",
+						  "More details may be available in the server log.");
+	if (state != JOB_LOST)
+		return NULL;
 	snprintf(message, sizeof(message),
-			 "lost connection to worker process with PID %d",
-			 (int) worker->pid);
-	return make_error(worker->job, ERRCODE_CONNECTION_FAILURE, message,
+			 "lost connection to worker process with PID %d", (int) job->pid);
+	return make_error(job, ERRCODE_CONNECTION_FAILURE, message,
 					  "More details may be available in the server log.");
 }
 
 /*
- * A worker's process has ended, or so it seems.  Where that ends its job, and
- * it did not say why in the queue, it may have left word in the segment; or the
- * job has ended well, and only what it had still to say is lost.
+ * There is nothing more to come of a job that has not said that it is done.  It
+ * may have ended well, and only what it had still to say is lost.
  */
 static void
-worker_lost(Worker *worker)
+job_lost(Job *job)
 {
-	Job		   *job = worker->job;
-	uint32		state = pg_atomic_read_u32(&worker->shared->state);
+	JobState	state = shared_state(job->shared);
 
-	if (job != NULL && job->error == NULL)
-	{
-		if (worker->shared->head.last_words.sqlerrcode == 0 &&
-			state == WORKER_ENDED)
-			job->lost = true;
-		else
-			job->error = loss_of_worker(worker);
-	}
-	/* A job that nobody listens to has given up its queue, and not ended. */
-	worker->runs_on = job != NULL && state == WORKER_RUNNING &&
-		!job->cancel_requested && (job->forgotten || job->lost);
-	if (job != NULL)
-		count_job(job);
-	release_worker(worker, true);
+	keep_progress(job);
+	if (job->error == NULL)
+		job->error = unsaid_error(job, state);
+	if (job->error == NULL)
+		job->lost = true;
+	count_job(job);
+	end_job(job);
 }
 
 /*
@@ -2551,60 +3747,71 @@ worker_lost(Worker *worker)
  * then says of its end.
  */
 static shm_mq_result
-take_message(Worker *worker, DoneFrame *volatile *done)
+take_message(Job *job, DoneFrame *volatile *done)
 {
-	if (worker->message_pos >= worker->message_size)
+	if (job->message_pos >= job->message_size)
 	{
-		shm_mq_result result;
-		Size		size;
-		void	   *data;
+		/* When it is done, all that it has said is there. */
+		bool		is_done = shared_state(job->shared) >= JOB_DONE;
+		Size		size = 0;
+		void	   *data = NULL;
 
-		worker->message_pos = worker->message_size = 0;
-		result = shm_mq_receive(worker->results, &size, &data, true);
-		if (result != SHM_MQ_SUCCESS)
-			return result;
-		worker->message = data;
-		worker->message_size = size;
+		pg_read_barrier();
+		job->message_pos = job->message_size = 0;
+		if (job->channel == NULL ||
+			shm_mq_receive(job->channel->results, &size, &data,
+						   true) != SHM_MQ_SUCCESS)
+		{
+			if (!is_done)
+				return SHM_MQ_WOULD_BLOCK;
+			if (job->output_taken || job->body->output_size == 0)
+				return SHM_MQ_DETACHED;
+			job->output_taken = true;
+			size = job->body->output_size;
+			data = DsaPointerIsValid(job->body->output) ?
+				dsa_get_address(pool_area, job->body->output) : job->body->area;
+		}
+		job->message = data;
+		job->message_size = size;
 	}
 
-	/* A worker that has no job says nothing but why it ends: it gets no other. */
-	if (worker->job == NULL)
-		return SHM_MQ_DETACHED;
-	*done = take_frames(worker);
+	*done = take_frames(job);
 	return SHM_MQ_SUCCESS;
 }
 
 /*
- * Receive what a worker has said, one message at a time, without waiting.
- * Returns false where it has said nothing.
+ * Receive what a job has said, one message at a time, without waiting.  Returns
+ * false where it has said nothing.
  *
  * No error of this is the caller's: what could not be taken over is an error of
- * the worker's job.  A message that there is no memory for cannot be left out,
- * so the queue is given up, and the job goes on to its end unheard.
+ * the job.  A message that there is no memory for cannot be left out, so the
+ * queue is given up, and the job goes on to its end unheard.
  */
 static bool
-pump_worker(Worker *worker)
+pump_job(Job *job)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
-	Job		   *job = worker->job;
 	DoneFrame  *volatile done = NULL;
 	volatile shm_mq_result result = SHM_MQ_SUCCESS;
 	uint32		holdoff = InterruptHoldoffCount;
 	uint32		cancel_holdoff = QueryCancelHoldoffCount;
 
+	if (shared_state(job->shared) == JOB_STARTING)
+		check_replaced(job);
+	/* There can be thousands that say nothing before they are done. */
+	if (job->channel == NULL && job->message_pos >= job->message_size &&
+		shared_state(job->shared) < JOB_DONE)
+		return false;
 	PG_TRY();
 	{
-		result = take_message(worker, &done);
+		result = take_message(job, &done);
 	}
 	PG_CATCH();
 	{
 		done = NULL;
-		if (worker->message_size == 0)
-			result = SHM_MQ_DETACHED;
-		if (job != NULL)
-			blame_job(job);
-		else
-			FlushErrorState();
+		if (job->message_size == 0)
+			give_up_queue(job);
+		blame_job(job);
 		MemoryContextSwitchTo(oldcontext);
 		/* Throwing an error has ended those. */
 		InterruptHoldoffCount = holdoff;
@@ -2615,52 +3822,53 @@ pump_worker(Worker *worker)
 	if (result == SHM_MQ_WOULD_BLOCK)
 		return false;
 	if (result == SHM_MQ_DETACHED)
-		worker_lost(worker);
+		job_lost(job);
 	else if (done != NULL)
 	{
 		job->canceled = done->canceled;
 		job->execution = done->execution;
 		count_job(job);
-		end_job(worker, done->stays);
+		end_job(job);
 	}
 	return true;
 }
 
-/* Receive what any worker has said; false where there was nothing. */
+/* Receive what any job has said; false where there was nothing. */
 static bool
-pump_workers(void)
+pump_jobs(void)
 {
 	dlist_mutable_iter iter;
 	bool		progress = false;
 
-	dlist_foreach_modify(iter, &workers)
-		progress |= pump_worker(dlist_container(Worker, node, iter.cur));
+	dlist_foreach_modify(iter, &running_jobs)
+		progress |= pump_job(dlist_container(Job, running_node, iter.cur));
 	return progress;
 }
 
 /*
- * Receive what the workers have said so far.  One that never ceases to say
- * things does not keep us: no more is received than its queue holds.
+ * Receive what the jobs have said so far.  One that never ceases to say things
+ * does not keep us: no more is received than its queue holds.
  */
 static void
 catch_up(void)
 {
 	dlist_mutable_iter iter;
 
-	dlist_foreach_modify(iter, &workers)
+	dlist_foreach_modify(iter, &running_jobs)
 	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
+		Job		   *job = dlist_container(Job, running_node, iter.cur);
 		Size		received = 0;
+		bool		more = true;
 
-		while (pump_worker(worker) && worker->job != NULL &&
-			   received < worker->queue_size)
+		while (more && received < job->queue_size)
 		{
 			CHECK_FOR_INTERRUPTS();
-			received += worker->message_size;
+			pin_job(job);
+			more = pump_job(job) && !job_has_ended(job);
+			received += job->message_size;
+			unpin_job(job);
 		}
 	}
-	/* One that has said done may have said why it ends, behind that. */
-	(void) pump_workers();
 }
 
 /* ----------------------------------------------------------------
@@ -2816,21 +4024,23 @@ static List *
 waiting_sessions(void)
 {
 	List	   *pids = list_make1_int(MyProcPid);
-	WorkerShared *shared = my_shared;
-	dsm_segment *attached = NULL;
+	PoolWorker *worker = me;
 
-	while (shared != NULL && pg_atomic_read_u32(&shared->launcher_waits) != 0)
+	lock_pool();
+	while (worker != NULL && worker->job >= 0)
 	{
-		dsm_handle	handle = shared->launcher_segment;
+		SharedJob  *job = &pool->jobs[worker->job];
 
-		pids = lappend_int(pids, (int) shared->launcher_pid);
-		if (attached != NULL)
-			dsm_detach(attached);
-		attached = handle != 0 ? dsm_attach(handle) : NULL;
-		shared = attached != NULL ? dsm_segment_address(attached) : NULL;
+		if (pg_atomic_read_u32(&job->launcher_waits) == 0)
+			break;
+		pids = lappend_int(pids, (int) job->launcher_pid);
+		if (job->launcher_worker < 0)
+			break;
+		worker = &pool->workers[job->launcher_worker];
+		if (worker->pid != job->launcher_pid)
+			break;
 	}
-	if (attached != NULL)
-		dsm_detach(attached);
+	unlock_pool();
 	return pids;
 }
 
@@ -2871,15 +4081,73 @@ waits_for_us(pid_t pid)
 	return false;
 }
 
+/*
+ * Collect the processes that a job's end or begin depends on: its worker, or all
+ * that could take it.  NIL where there is one that needs nothing of us.
+ */
+static List *
+awaited_processes(Job *job)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+	List	   *pids = NIL;
+	bool		of_session;
+
+	lock_pool();
+	if (shared_state(job->shared) != JOB_QUEUED)
+	{
+		if (shared->worker >= 0 && shared_state(job->shared) < JOB_DONE)
+			pids = list_make1_int((int) pool->workers[shared->worker].pid);
+		unlock_pool();
+		return pids;
+	}
+
+	/* One at its session's own limit waits for its like. */
+	of_session = !may_begin(shared);
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		if (worker_state(worker) == WORKER_FREE ||
+			worker_state(worker) == WORKER_LEAVING ||
+			worker->kind != shared->kind)
+			continue;
+		if (of_session && (worker->job < 0 ||
+						   pool->jobs[worker->job].session != shared->session))
+			continue;
+		if (worker->job < 0 || worker->pid == 0)
+		{
+			pids = NIL;
+			break;
+		}
+		pids = lappend_int(pids, (int) worker->pid);
+	}
+	unlock_pool();
+	return pids;
+}
+
+static bool
+depends_on_us(Job *job)
+{
+	List	   *pids = awaited_processes(job);
+	ListCell   *lc;
+
+	foreach(lc, pids)
+	{
+		if (!waits_for_us(lfirst_int(lc)))
+			return false;
+	}
+	return pids != NIL;
+}
+
 /* A wait may last for days, and looks once a second: nothing is left of a look. */
 static bool
-is_deadlocked(pid_t pid)
+is_deadlocked(Job *job)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "pg_background deadlock check",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
-	bool		result = waits_for_us(pid);
+	bool		result = depends_on_us(job);
 
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
@@ -2891,7 +4159,7 @@ is_deadlocked(pid_t pid)
  * never.
  */
 static void
-sleep_until(TimestampTz deadline, TimestampTz check_at)
+sleep_until(TimestampTz deadline, TimestampTz check_at, uint32 event)
 {
 	TimestampTz until = deadline;
 	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
@@ -2906,37 +4174,171 @@ sleep_until(TimestampTz deadline, TimestampTz check_at)
 	}
 	/* A job may wait for all who have one. */
 	InvalidateCatalogSnapshotConditionally();
-	(void) WaitLatch(MyLatch, events, timeout,
-					 wait_event(&job_wait_event, "PgBackgroundJob"));
+	(void) WaitLatch(MyLatch, events, timeout, event);
 	ResetLatch(MyLatch);
+}
+
+/* Does a job that has not ended wait for a worker? */
+static bool
+is_queued(Job *job)
+{
+	return shared_state(job->shared) == JOB_QUEUED;
 }
 
 /*
  * Do all of these jobs that run wait for what this session holds?  Then cancel
- * them, and return the first one.
+ * them, and return the first one.  Those that have not begun may run then, where
+ * there is one that has.
  */
 static Job *
 find_deadlock(Job **set, int njobs)
 {
 	Job		   *first = NULL;
+	bool		begun = false;
 
 	for (int i = 0; i < njobs; i++)
 	{
-		if (set[i]->worker == NULL)
+		if (job_has_ended(set[i]))
 			continue;
 		/* One that was canceled is about to end. */
-		if (set[i]->cancel_requested || !is_deadlocked(set[i]->pid))
+		if (set[i]->cancel_requested || !is_deadlocked(set[i]))
 			return NULL;
-		if (first == NULL)
+		if (first == NULL || (!begun && !is_queued(set[i])))
 			first = set[i];
+		begun |= !is_queued(set[i]);
 	}
 
 	for (int i = 0; first != NULL && i < njobs; i++)
 	{
-		if (set[i]->worker == NULL)
+		if (job_has_ended(set[i]) || (begun && is_queued(set[i])))
 			continue;
 		set[i]->deadlocked = true;
 		cancel_job(set[i]);
+	}
+	return first;
+}
+
+/* Errors: 40P01. */
+static void
+raise_deadlock(Job *job)
+{
+	bool		begun = job->pid != 0 && job->pid < FIRST_JOB_NUMBER;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+			 errmsg("deadlock detected"),
+			 !begun ?
+			 errdetail("All workers that could take the background job wait for locks that this session holds, and this session waits for the job.") :
+			 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
+					   (int) job->pid),
+			 errhint("The job has been canceled. What waits for the snapshots of others, as CREATE INDEX CONCURRENTLY does, can be run by CALL pg_background_maintain().")));
+}
+
+/* Where a job stands with the pool */
+typedef enum Place
+{
+	PLACE_LINE,					/* its session waits until it has a worker */
+	PLACE_QUEUE,				/* nobody does */
+	PLACE_PROCESS,				/* its worker's process has to start */
+	PLACE_WORKER				/* it has begun, or is about to */
+} Place;
+
+/*
+ * Called with the lock held: a job that has a worker, or will have none.
+ *
+ * A worker that may have logged in before this session, or before what the session
+ * has changed of that, may give the job to another.
+ */
+static Place
+place_of_worker(Job *job)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+	PoolWorker *worker;
+
+	if (job->body->worker_pid != 0)
+		job->pid = job->body->worker_pid;
+	if (shared_state(job->shared) != JOB_STARTING || shared->worker < 0)
+		return PLACE_WORKER;
+	worker = &pool->workers[shared->worker];
+	if (worker->pid != 0)
+		job->pid = worker->pid;
+	if (worker->pid == 0 || worker->checked_session < shared->session ||
+		alters_logins)
+		return PLACE_PROCESS;
+	return PLACE_WORKER;
+}
+
+/*
+ * When to ask for a slot again, 0 where somebody will tell us: soon, where a process
+ * of the pool is about to free one; now and then, where there is none of this kind,
+ * since nobody tells us of those of others.  *retry is after how many milliseconds.
+ */
+static TimestampTz
+next_slot_retry(Kind *kind, int *retry)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (pool->nleaving > 0 ||
+		now - pool->last_exit < REAP_TIME * INT64CONST(1000))
+		*retry = SLOT_RETRY;
+	else if (kind->nworkers == 0)
+		*retry = Min(*retry * 2, 1000);
+	else
+		return 0;
+	return TimestampTzPlusMilliseconds(now, *retry);
+}
+
+/*
+ * Where does a job stand now?  One that still waits is given a worker if there is
+ * one by now; *limit says what is in the way, *retry_at when to ask for a slot
+ * again that a process of the pool frees, or some other, 0 where somebody will
+ * tell us.
+ */
+static Place
+look_for_worker(Job *job, ProcessLimit *limit, TimestampTz *retry_at, int *retry)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+	Place		place = PLACE_WORKER;
+
+	*retry_at = 0;
+	lock_pool();
+	if (shared_state(job->shared) == JOB_QUEUED)
+	{
+		*limit = dispatch(shared->kind);
+		if (shared_state(job->shared) == JOB_QUEUED)
+		{
+			place = PLACE_LINE;
+			if (*limit == LIMIT_SLOTS)
+				*retry_at = next_slot_retry(&pool->kinds[shared->kind], retry);
+		}
+	}
+	if (place == PLACE_WORKER)
+		place = place_of_worker(job);
+	if (place == PLACE_WORKER)
+		shared->awaited = false;
+	unlock_pool();
+	return place;
+}
+
+/*
+ * Do what can be done for those of some jobs that still wait in line, since nobody
+ * else may.  Returns when to do so again, 0 where there is no need.
+ */
+static TimestampTz
+help_queued_jobs(Job **set, int njobs, int *retry)
+{
+	TimestampTz first = 0;
+
+	for (int i = 0; i < njobs; i++)
+	{
+		ProcessLimit limit;
+		TimestampTz retry_at;
+
+		if (job_has_ended(set[i]) || !is_queued(set[i]))
+			continue;
+		(void) look_for_worker(set[i], &limit, &retry_at, retry);
+		if (retry_at != 0 && (first == 0 || retry_at < first))
+			first = retry_at;
 	}
 	return first;
 }
@@ -2945,8 +4347,8 @@ find_deadlock(Job **set, int njobs)
 static void
 set_launcher_waits(Job **set, int njobs, bool waits)
 {
-	if (njobs == 1 && set[0]->worker != NULL)
-		pg_atomic_write_u32(&set[0]->worker->shared->launcher_waits, waits);
+	if (njobs == 1 && !job_has_ended(set[0]))
+		pg_atomic_write_u32(&pool->jobs[set[0]->shared].launcher_waits, waits);
 }
 
 /*
@@ -2968,25 +4370,27 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline,
 				  bool deadlock_is_theirs)
 {
 	TimestampTz check_at = 0;
+	int			retry = SLOT_RETRY;
 	Look		look = {.history = &launcher_looks, .limit = look_time};
 
 	for (;;)
 	{
 		TimestampTz now;
+		TimestampTz retry_at;
 		bool		progress;
 
 		CHECK_FOR_INTERRUPTS();
 
 		for (int i = 0; i < njobs; i++)
 		{
-			if (set[i]->worker == NULL || pump_worker(set[i]->worker))
+			if (job_has_ended(set[i]) || pump_job(set[i]))
 			{
 				look_ended(&look);
-				return set[i]->worker == NULL || deadline == 0 ||
+				return job_has_ended(set[i]) || deadline == 0 ||
 					GetCurrentTimestamp() < deadline;
 			}
 		}
-		progress = pump_workers();
+		progress = pump_jobs();
 		if (!progress && look_again(&look))
 			continue;
 
@@ -2998,12 +4402,7 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline,
 			Job		   *job = find_deadlock(set, njobs);
 
 			if (job != NULL && !deadlock_is_theirs)
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
-						 errmsg("deadlock detected"),
-						 errdetail("The background job with PID %d waits for a lock that this session holds, and this session waits for the job.",
-								   (int) job->pid),
-						 errhint("The job has been canceled. What waits for the snapshots of others, as CREATE INDEX CONCURRENTLY does, can be run by CALL pg_background_maintain().")));
+				raise_deadlock(job);
 			check_at = 0;
 		}
 		if (deadline == 0 && check_at == 0)
@@ -3011,8 +4410,11 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline,
 		if (progress)
 			continue;
 
+		retry_at = help_queued_jobs(set, njobs, &retry);
 		set_launcher_waits(set, njobs, deadline == 0);
-		sleep_until(deadline, check_at);
+		sleep_until(deadline, retry_at == 0 ? check_at :
+					check_at == 0 ? retry_at : Min(check_at, retry_at),
+					wait_event(&job_wait_event, "PgBackgroundJob"));
 		set_launcher_waits(set, njobs, false);
 	}
 }
@@ -3033,9 +4435,9 @@ static bool
 wait_for_job(Job *job, TimestampTz deadline)
 {
 	catch_up();
-	while (job->worker != NULL && wait_for_progress(&job, 1, deadline, false))
+	while (!job_has_ended(job) && wait_for_progress(&job, 1, deadline, false))
 		;
-	return job->worker == NULL;
+	return job_has_ended(job);
 }
 
 /* ----------------------------------------------------------------
@@ -3053,21 +4455,14 @@ check_not_parallel(void)
 static void
 init_launcher(void)
 {
-	static const CatalogCache login_caches[] = {
-		AUTHMEMMEMROLE, AUTHMEMROLEMEM, AUTHOID, DATABASEOID
-	};
 	HASHCTL		ctl;
 	MemoryContext oldcontext;
 
+	attach_pool();
 	if (launcher_context != NULL)
 		return;
 
-	database_hash = GetSysCacheHashValue1(DATABASEOID,
-										  ObjectIdGetDatum(MyDatabaseId));
-	for (int i = 0; i < lengthof(login_caches); i++)
-		CacheRegisterSyscacheCallback(login_caches[i], count_login_change,
-									  (Datum) 0);
-	before_shmem_exit(unpin_unsent, (Datum) 0);
+	before_shmem_exit(leave_as_launcher, (Datum) 0);
 	launcher_context = AllocSetContextCreate(TopMemoryContext, "pg_background",
 											 ALLOCSET_DEFAULT_SIZES);
 	ctl.keysize = sizeof(int64);
@@ -3101,17 +4496,19 @@ typedef struct JobSpec
 	int32		queue_size;		/* 0 = pg_background.default_queue_size */
 	text	   *label;			/* or NULL */
 	bool		is_v1;
+	bool		since_2;		/* by an interface of 2.0 or later */
 	bool		submitted;
+	bool		on_commit;
 	int			nparams;
 	StringInfo	params;			/* see Request */
 } JobSpec;
 
 /*
  * Make a job of what a caller says, and of who and what the session is now.
- * It has no worker yet, and no handle.
+ * The pool does not know it yet, and it has no handle.
  *
  * Errors: 22004 for no SQL string, 22023 for a queue size or a label out of
- * bounds, 25000 during a parallel operation, 42501 in a security-restricted
+ * bounds (22001 for the label from 2.0 on), 25000 during a parallel operation, 42501 in a security-restricted
  * operation.
  */
 static Job *
@@ -3143,10 +4540,11 @@ make_job(JobSpec *spec)
 				 errmsg("queue size must not exceed %d bytes", max_queue_size),
 				 errhint("Only an administrator can allow more, with \"%s\".",
 						 "pg_background.max_queue_size")));
-	if (spec->label != NULL && VARSIZE_ANY_EXHDR(spec->label) >= LABEL_SIZE)
+	if (spec->label != NULL && VARSIZE_ANY_EXHDR(spec->label) > LABEL_SIZE)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("label must not exceed %d bytes", LABEL_SIZE - 1)));
+				(errcode(spec->since_2 ? ERRCODE_STRING_DATA_RIGHT_TRUNCATION :
+						 ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("label must not exceed %d bytes", LABEL_SIZE)));
 	if (VARSIZE_ANY_EXHDR(spec->sql) + (spec->nparams > 0 ? spec->params->len : 0) >
 		MAX_JOB_SIZE)
 		ereport(ERROR,
@@ -3164,17 +4562,21 @@ make_job(JobSpec *spec)
 	job = palloc0(sizeof(Job));
 	job->cookie = make_cookie();
 	job->context = context;
+	job->shared = -1;
 	job->progress_pct = -1;
 	job->user_id = GetUserId();
 	job->login_user = login_user;
 	job->connection_flags = connection_flags;
 	job->queue_size = queue_size;
+	job->launched_at = GetCurrentTimestamp();
 	job->sql = text_to_cstring(spec->sql);
 	if (spec->label != NULL)
 		job->label = text_to_cstring(spec->label);
 	job->is_v1 = spec->is_v1;
 	job->submitted = spec->submitted;
+	job->on_commit = spec->on_commit;
 	job->request = request;
+	job->request.shows_label = spec->since_2 && spec->label != NULL;
 	job->request.discard = spec->submitted;
 	job->request.sql_size = strlen(job->sql) + 1;
 	if (spec->nparams > 0)
@@ -3198,7 +4600,6 @@ enter_job(Job *job)
 
 	entry->job = job;
 	dlist_push_tail(&jobs, &job->node);
-	job->launched_at = GetCurrentTimestamp();
 }
 
 /*
@@ -3220,7 +4621,7 @@ drop_stale_jobs(Job *job)
 	{
 		Job		   *stale = dlist_container(Job, node, iter.cur);
 
-		if (stale == job || !stale->is_v1 || stale->pid != job->pid)
+		if (stale == job || !stale->is_v1 || stale->number != job->number)
 			continue;
 		if (stale->user_id != job->user_id)
 			ereport(FATAL,
@@ -3231,294 +4632,257 @@ drop_stale_jobs(Job *job)
 	}
 }
 
-/* Was a job submitted to start when the transaction commits? */
+/* How much a launch does before it returns */
+typedef enum LaunchMode
+{
+	LAUNCH_BEGIN,				/* the job has a worker, whose PID is known */
+	LAUNCH_RUN,					/* the same, but nobody asks for the PID at once */
+	LAUNCH_SUBMIT,				/* it has one, or is in a queue that has some */
+	LAUNCH_QUEUE				/* it is in its queue, whatever there is */
+} LaunchMode;
+
+/* Does a submitted job fit into what may be queued?  Called with the lock held. */
 static bool
-is_on_commit(Job *job)
+charge_job(Job *job)
 {
-	return job->settings != NULL;
-}
-
-/*
- * How many jobs of the session have a process?  Those that nobody has a handle
- * of do not count: they were detached, or started by a commit.
- */
-static int
-count_running_jobs(void)
-{
-	dlist_iter	iter;
-	int			running = 0;
-
-	dlist_foreach(iter, &workers)
-	{
-		Worker	   *worker = dlist_container(Worker, node, iter.cur);
-
-		running += worker->job != NULL && worker->handle != NULL &&
-			!worker->job->forgotten && !is_on_commit(worker->job);
-	}
-	return running;
-}
-
-/*
- * Make the worker leave that has waited longest for another job of its own
- * session, so that its slot becomes free; but none that has just begun to
- * wait, since its next job may be on its way.  Returns false where no other
- * session has a worker that waits or leaves.
- *
- * *leaving is the PID of one that leaves, 0 where none is known.  Until the
- * postmaster has seen it end, which frees the slot, no other is made to.
- */
-static bool
-dismiss_idle_worker(pid_t *leaving)
-{
-	pg_atomic_uint32 *handles = worker_segments();
-	TimestampTz longest = GetCurrentTimestamp() -
-		SPARE_IDLE_TIMEOUT * INT64CONST(1000);
-	dsm_segment *chosen = NULL;
-	bool		found = false;
-
-	if (handles == NULL)
+	if (pool->charged + job->size > (Size) queue_memory * 1024 ||
+		pool->ncharged >= MAX_SHARED_JOBS / 4 * 3)
 		return false;
-	if (*leaving != 0)
-	{
-		if (kill(*leaving, 0) != 0)
-			*leaving = 0;
-		return true;
-	}
-
-	for (int i = 0; i < MaxBackends; i++)
-	{
-		dsm_handle	handle = pg_atomic_read_u32(&handles[i]);
-		dsm_segment *segment;
-		WorkerShared *shared;
-
-		if (handle == 0 || dsm_find_mapping(handle) != NULL ||
-			(segment = dsm_attach(handle)) == NULL)
-			continue;
-		shared = dsm_segment_address(segment);
-		if (shared->head.magic == SEGMENT_MAGIC)
-		{
-			uint32		state = pg_atomic_read_u32(&shared->state);
-			TimestampTz since = (TimestampTz) pg_atomic_read_u64(&shared->idle_since);
-
-			if (state == WORKER_LEAVING)
-				*leaving = shared->head.pid;
-			found |= state == WORKER_READY || state == WORKER_LEAVING;
-			if (state == WORKER_READY && since <= longest)
-			{
-				dsm_segment *other = chosen;
-
-				longest = since;
-				chosen = segment;
-				segment = other;
-			}
-		}
-		if (segment != NULL)
-			dsm_detach(segment);
-	}
-
-	if (chosen != NULL)
-	{
-		WorkerShared *shared = dsm_segment_address(chosen);
-
-		if (*leaving == 0 &&
-			change_state(shared, WORKER_READY, WORKER_LEAVING))
-		{
-			shm_mq	   *queue = (shm_mq *) ((char *) shared + shared->request_queue);
-
-			*leaving = shared->head.pid;
-			SetLatch(&shm_mq_get_receiver(queue)->procLatch);
-		}
-		dsm_detach(chosen);
-	}
-	return found;
+	pool->charged += job->size;
+	pool->ncharged++;
+	pool->jobs[job->shared].charged = job->size;
+	pool->jobs[job->shared].counted = true;
+	return true;
 }
 
 /*
- * Sleep until a worker of the session may have become free, or one of another
- * session; of the latter, nobody tells us.
+ * Have a job run: give it a worker, or put it into its queue.
+ */
+static Place
+place_job(Job *job, LaunchMode mode)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+	Kind	   *kind = &pool->kinds[shared->kind];
+	Place		place;
+
+	dlist_push_tail(&running_jobs, &job->running_node);
+	job->running = true;
+	job->counted = true;
+	stats.launched++;
+	lock_pool();
+	kind->reserved--;
+	counters_of(shared->kind)->launched++;
+	enqueue_job(job->shared, false);
+	(void) dispatch(shared->kind);
+	if (shared_state(job->shared) != JOB_QUEUED)
+		place = place_of_worker(job);
+	else
+	{
+		job->over_memory = mode == LAUNCH_SUBMIT && kind->nworkers > 0 &&
+			!charge_job(job);
+		place = mode == LAUNCH_QUEUE ||
+			(mode == LAUNCH_SUBMIT && kind->nworkers > 0 && !job->over_memory) ?
+			PLACE_QUEUE : PLACE_LINE;
+	}
+	shared->awaited = place == PLACE_LINE;
+	unlock_pool();
+	return place;
+}
+
+/* Errors: 53000. */
+static void
+queue_full_error(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("too many background jobs are queued"),
+			 errdetail("\"pg_background.queue_memory\" allows %d kB.",
+					   queue_memory),
+			 errhint("Wait for some to end, or have an administrator increase it.")));
+}
+
+/*
+ * No worker was to be had in time: say which limit is in the way.
+ *
+ * Errors: 53000, or 53400 where the session has as many jobs as it may have.
  */
 static void
-wait_for_slot(TimestampTz deadline)
+no_worker_error(Job *job, Place place, ProcessLimit limit)
 {
-	TimestampTz look_at = deadline_after(10);
+	bool		session_limit;
 
-	if (deadline != 0)
-		look_at = Min(look_at, deadline);
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													 look_at),
-					 wait_event(&launch_wait_event, "PgBackgroundLaunch"));
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-	(void) pump_workers();
-	reap_workers();
-}
+	if (place == PLACE_PROCESS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("could not start background process"),
+				 errhint("More details may be available in the server log.")));
 
-/*
- * Give a job a worker: one that waits for a job, or else a new one.  Where
- * there is none to be had, wait for pg_background.launch_timeout; or return
- * false at once, if optional.  Workers that wait for a job have to leave, and
- * are given the time for it, but no more.
- *
- * Errors: 53000 where there is none in time, those of start_worker().
- */
-static bool
-acquire_worker(Job *job, bool optional)
-{
-	TimestampTz deadline = 0;
-	TimestampTz grace = 0;
-	pid_t		leaving = 0;
-
-	for (;;)
+	if (job->over_memory)
+		queue_full_error();
+	lock_pool();
+	session_limit = !may_begin(&pool->jobs[job->shared]);
+	unlock_pool();
+	if (session_limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many background jobs of this session are running"),
+				 errhint("Wait for some to end, or increase \"pg_background.max_workers\".")));
+	switch (limit)
 	{
-		bool		allowed = is_on_commit(job) ||
-			count_running_jobs() < max_workers;
-
-		release_outdated_workers();
-		if (allowed && shares_worker(job) && claim_idle_worker(job))
-			return true;
-		if (allowed && shares_worker(job))
-			make_room_for_idle();
-		if (allowed && start_worker(job))
-		{
-			drop_stale_jobs(job);
-			return true;
-		}
-		if (allowed)
-			release_idle_workers(0);
-		if (optional)
-			return false;
-
-		if (deadline == 0)
-		{
-			deadline = deadline_after(is_on_commit(job) ?
-									  Max(launch_timeout, COMMIT_PATIENCE) :
-									  launch_timeout);
-			grace = deadline_after(DISMISS_GRACE);
-		}
-		if (allowed && (is_worker_leaving() || dismiss_idle_worker(&leaving)))
-			deadline = Max(deadline, grace);
-		if (GetCurrentTimestamp() >= deadline)
-		{
-			if (!allowed)
-				ereport(ERROR,
-						(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-						 errmsg("too many background jobs of this session are running"),
-						 errhint("Wait for some to end, or increase \"pg_background.max_workers\".")));
+		case LIMIT_TOTAL:
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("no background worker is free"),
+					 errdetail_plural("\"pg_background.max_total_workers\" allows %d process.",
+									  "\"pg_background.max_total_workers\" allows %d processes.",
+									  max_total_workers, max_total_workers),
+					 errhint("Wait longer with \"pg_background.launch_timeout\"; only an administrator can allow more processes.")));
+			break;
+		case LIMIT_ROLE:
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("no background worker is free"),
+					 errdetail_plural("\"pg_background.max_role_workers\" allows %d process of this user.",
+									  "\"pg_background.max_role_workers\" allows %d processes of this user.",
+									  max_role_workers, max_role_workers),
+					 errhint("Wait longer with \"pg_background.launch_timeout\"; only an administrator can allow more processes.")));
+			break;
+		default:
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 					 errmsg("could not register background process"),
 					 errdetail("No background worker slot is free."),
-					 errhint("You might need to increase \"max_worker_processes\".")));
-		}
-		wait_for_slot(deadline);
+					 errhint("Wait longer with \"pg_background.launch_timeout\", or increase \"max_worker_processes\".")));
 	}
 }
 
-/* Let other sessions see what a worker is about to run. */
-static void
-publish_job(Job *job)
-{
-	WorkerShared *shared = job->worker->shared;
-	char	   *preview = clip_text(job->sql, PREVIEW_SIZE);
-
-	SpinLockAcquire(&shared->mutex);
-	shared->info.launcher_user = GetSessionUserId();
-	shared->info.user_id = job->user_id;
-	shared->info.owner = OidIsValid(job->request.hold_user) ?
-		job->request.hold_user : job->login_user;
-	shared->info.launched_at = job->launched_at;
-	strlcpy(shared->info.label, job->label != NULL ? job->label : "",
-			LABEL_SIZE);
-	strlcpy(shared->info.sql_preview, preview, PREVIEW_SIZE + 1);
-	shared->info.progress_pct = -1;
-	SpinLockRelease(&shared->mutex);
-	pg_atomic_write_u32(&shared->discard, 0);
-	pfree(preview);
-}
-
 /*
- * Hand a job to its worker.  The settings go along where they are not what
- * the worker was sent before.
+ * Wait in line until a job has a worker, and that a PID; or until it has ended.
+ * tell says to be woken as soon as it begins, rather than when it ends.
  *
- * Nothing here fails but for want of memory.
+ * Errors: 53000 where that takes longer than pg_background.launch_timeout, 40P01
+ * where all workers that could take it wait for what this session holds, and
+ * whatever interrupts us.
  */
 static void
-send_request(Job *job)
+wait_for_turn(Job *job, bool tell)
 {
-	Worker	   *worker = job->worker;
-	Request    *request = &job->request;
-	StringInfo	sent = job->settings != NULL ? job->settings : &settings;
-	shm_mq_iovec iov[4];
+	TimestampTz deadline = 0;
+	TimestampTz start_deadline = 0;
+	TimestampTz check_at = 0;
+	int			retry = SLOT_RETRY;
+	Look		look = {.history = &launcher_looks, .limit = look_time};
 
-	if (job->settings != NULL ||
-		worker->settings_generation != settings_generation)
-		request->settings_size = sent->len;
-	request->idle_timeout = shares_worker(job) ?
-		choose_idle_timeout(worker) : -1;
+	pool->jobs[job->shared].tell = tell;
+	for (;;)
+	{
+		ProcessLimit limit = LIMIT_NONE;
+		TimestampTz retry_at;
+		TimestampTz now;
+		Place		place;
+		bool		progress;
 
-	iov[0].data = (char *) request;
-	iov[0].len = sizeof(Request);
-	iov[1].data = sent->data;
-	iov[1].len = request->settings_size;
-	iov[2].data = job->sql;
-	iov[2].len = request->sql_size;
-	iov[3].data = job->params.data;
-	iov[3].len = request->params_size;
+		CHECK_FOR_INTERRUPTS();
+		progress = pump_jobs();
+		if (job_has_ended(job))
+			return;
+		place = look_for_worker(job, &limit, &retry_at, &retry);
+		if (place == PLACE_WORKER)
+		{
+			look_ended(&look);
+			return;
+		}
+		if (progress || (place == PLACE_LINE && look_again(&look)))
+			continue;
 
-	/* A worker that is gone is noticed when its results are received. */
-	if (send_nowait(worker->requests, iov, 4, true) == SHM_MQ_WOULD_BLOCK)
-		elog(ERROR, "request does not fit into its queue");
-	worker->settings_generation =
-		job->settings != NULL ? 0 : settings_generation;
-	worker->sent = true;
-	job->sent = true;
-	stats.launched++;
+		now = GetCurrentTimestamp();
+		if (deadline == 0)
+		{
+			deadline = TimestampTzPlusMilliseconds(now, launch_timeout);
+			start_deadline = TimestampTzPlusMilliseconds(now, START_PATIENCE);
+			check_at = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
+		}
+		if (now >= (place == PLACE_LINE ? deadline : start_deadline))
+		{
+			no_worker_error(job, place, limit);
+		}
+		if (now >= check_at)
+		{
+			if (find_deadlock(&job, 1) != NULL)
+				raise_deadlock(job);
+			check_at = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
+		}
+		if (place == PLACE_PROCESS)
+			retry_at = start_deadline;
+		sleep_until(place == PLACE_LINE ? deadline : start_deadline,
+					retry_at != 0 ? Min(retry_at, check_at) : check_at,
+					wait_event(&launch_wait_event, "PgBackgroundLaunch"));
+	}
 }
 
 /*
- * Launch a job: find a worker that waits for one, or start one, and hand it
- * the SQL string, the session's settings and what it must know of users.
+ * What is told to be a job's PID is its handle's for good.  Until it begins, a
+ * queued job has a number in its place.
+ */
+static void
+number_job(Job *job)
+{
+	static pid_t number = 0;
+
+	if (job->pid == 0)
+	{
+		job->pid = FIRST_JOB_NUMBER + number;
+		number = (number + 1) % FIRST_JOB_NUMBER;
+	}
+	job->number = job->pid;
+}
+
+/*
+ * Launch a job: find a worker that waits for one, or start one, or have it wait
+ * in line.
  *
- * Returns NULL where it is optional and there is no worker to be had.
- *
- * Errors: those of make_job() and acquire_worker().
+ * Errors: those of make_job(), publish_job() and wait_for_turn().
  */
 static Job *
-launch_job(JobSpec *spec, bool optional)
+launch_job(JobSpec *spec, LaunchMode mode)
 {
 	Job		   *job = make_job(spec);
-	volatile bool acquired = false;
 
 	enter_job(job);
 	PG_TRY();
 	{
 		catch_up();
 		forget_unused_jobs();
-		reap_workers();
-		heed_lower_limit();
-		acquired = acquire_worker(job, optional);
-		if (acquired)
+		job->has_handle = mode == LAUNCH_BEGIN || mode == LAUNCH_SUBMIT;
+		publish_job(job);
+		/* The job may wait for all who have one, from its first moment. */
+		InvalidateCatalogSnapshotConditionally();
+		switch (place_job(job, mode))
 		{
-			publish_job(job);
-			/* The job may wait for all who have one, from its first moment. */
-			InvalidateCatalogSnapshotConditionally();
-			send_request(job);
+			case PLACE_QUEUE:
+				number_job(job);
+				break;
+			case PLACE_WORKER:
+				break;
+			default:
+				wait_for_turn(job, mode != LAUNCH_RUN);
 		}
+		if (job->number == 0)
+			number_job(job);
+		drop_stale_jobs(job);
 	}
 	PG_CATCH();
 	{
+		if (job->counted && !job->ended)
+		{
+			stats.launched--;
+			job->counted = false;
+		}
 		forget_job(job);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 
-	if (!acquired)
-	{
-		forget_job(job);
-		return NULL;
-	}
 	if (message_level_is_interesting(DEBUG2))
 	{
 		HOLD_INTERRUPTS();
@@ -3562,8 +4926,8 @@ raise_message(Job *job, ErrorData *message)
  *		The launcher: jobs that start when the transaction commits
  *
  * All that can fail is done before the commit, while it can still fail the
- * transaction: the worker is there, and after the commit a message is put
- * into its queue.
+ * transaction: the pool knows the job, there is room for it in the queue, and a
+ * worker that will take it.  The commit itself only enters it there.
  * ----------------------------------------------------------------
  */
 
@@ -3582,56 +4946,129 @@ forget_pending_jobs(SubTransactionId subxact)
 	}
 }
 
+/*
+ * Have room for a pending job in the queue.
+ *
+ * Errors: 53000 where there is none in time.
+ */
 static void
-acquire_pending_worker(Job *job)
+wait_for_memory(Job *job)
 {
-	JobEntry   *entry = hash_search(jobs_by_cookie, &job->cookie, HASH_ENTER,
-									NULL);
+	TimestampTz deadline = deadline_after(Max(launch_timeout, COMMIT_PATIENCE));
+	bool		fits;
 
-	entry->job = job;
-	(void) acquire_worker(job, false);
-	job->launched_at = GetCurrentTimestamp();
-	publish_job(job);
+	lock_pool();
+	fits = charge_job(job);
+	pool->memory_waiters += !fits;
+	unlock_pool();
+	if (fits)
+		return;
+
+	ConditionVariablePrepareToSleep(&pool->memory_freed);
+	PG_TRY();
+	{
+		while (!fits)
+		{
+			TimestampTz now = GetCurrentTimestamp();
+
+			if (job->size > (Size) queue_memory * 1024 || now >= deadline)
+				queue_full_error();
+			(void) ConditionVariableTimedSleep(&pool->memory_freed,
+											   Max(TimestampDifferenceMilliseconds(now, deadline), 1),
+											   wait_event(&launch_wait_event, "PgBackgroundLaunch"));
+			catch_up();
+			lock_pool();
+			fits = charge_job(job);
+			unlock_pool();
+		}
+	}
+	PG_FINALLY();
+	{
+		ConditionVariableCancelSleep();
+		lock_pool();
+		pool->memory_waiters--;
+		unlock_pool();
+	}
+	PG_END_TRY();
 }
 
 /*
- * Have a worker for each pending job.  While we wait for one, another may have
- * died, such as for want of the right to connect.
+ * Is there a worker that will take a pending job, or is one to start?  *limit says
+ * what is in the way of that.
+ */
+static bool
+has_worker(Job *job, ProcessLimit *limit)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+	Kind	   *kind = &pool->kinds[shared->kind];
+	bool		found;
+
+	lock_pool();
+	if (kind->nworkers == 0)
+	{
+		*limit = start_process(shared->kind, -1);
+		if (*limit != LIMIT_NONE)
+		{
+			kind->reserver = my_procno();
+			kind->reserve_ticket = shared->ticket;
+		}
+		if (*limit == LIMIT_SLOTS || *limit == LIMIT_TOTAL)
+			make_room(shared->kind, *limit);
+	}
+	found = kind->nworkers > 0;
+	if (found)
+		kind->reserver = -1;
+	unlock_pool();
+	return found;
+}
+
+/*
+ * Have a worker for a pending job: one that will be there.
  *
- * Errors: those of acquire_worker(), and why a worker has died.
+ * Errors: 53000 where there is none in time.
  */
 static void
-acquire_pending_workers(void)
+wait_for_worker(Job *job)
 {
-	dlist_iter	iter;
+	TimestampTz deadline = 0;
+	int			retry = SLOT_RETRY;
+	ProcessLimit limit = LIMIT_NONE;
 
-	catch_up();
-	dlist_foreach(iter, &pending_jobs)
-		acquire_pending_worker(dlist_container(Job, node, iter.cur));
-
-	dlist_foreach(iter, &pending_jobs)
+	while (!has_worker(job, &limit))
 	{
-		Job		   *job = dlist_container(Job, node, iter.cur);
-
-		if (job->worker == NULL)
-			raise_message(job, job->error);
+		if (deadline == 0)
+			deadline = deadline_after(Max(launch_timeout, COMMIT_PATIENCE));
+		if (GetCurrentTimestamp() >= deadline)
+			no_worker_error(job, PLACE_LINE, limit);
+		sleep_until(deadline, deadline_after(retry),
+					wait_event(&launch_wait_event, "PgBackgroundLaunch"));
+		retry = Min(2 * retry, 1000);
+		CHECK_FOR_INTERRUPTS();
+		catch_up();
 	}
 }
 
 /*
- * The transaction has committed.  Nothing here fails.
+ * The transaction is about to commit: have all that its jobs need.
  *
- * Without a worker is what was submitted by somebody's commit callback that was
- * called after ours, in a transaction that has loaded this library only then.
+ * Errors: 53000.
  */
+static void
+prepare_pending_jobs(void)
+{
+	dlist_iter	iter;
+
+	if (dlist_is_empty(&pending_jobs))
+		return;
+	catch_up();
+	dlist_foreach(iter, &pending_jobs)
+		wait_for_worker(dlist_container(Job, node, iter.cur));
+}
+
+/* The transaction has committed.  Nothing here fails. */
 static void
 start_pending_jobs(void)
 {
-	static ErrorData too_late = {
-		.elevel = ERROR,
-		.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-		.message = "background job was submitted while its transaction was being committed"
-	};
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &pending_jobs)
@@ -3641,19 +5078,14 @@ start_pending_jobs(void)
 		dlist_delete(&job->node);
 		dlist_push_tail(&jobs, &job->node);
 		job->subxact = InvalidSubTransactionId;
-		if (job->worker != NULL)
-		{
-			send_request(job);
-			continue;
-		}
-		job->error = &too_late;
-		ereport(WARNING,
-				(errcode(too_late.sqlerrcode),
-				 errmsg("%s", too_late.message)));
+		(void) place_job(job, LAUNCH_QUEUE);
+		/* Its process may be about to start. */
+		if (job->pid == 0)
+			job->pid = job->number;
 	}
 }
 
-/* Are workers to be had at once for what is submitted now? */
+/* Is the transaction beyond the point where its jobs were prepared? */
 static bool committing = false;
 
 static void
@@ -3662,8 +5094,7 @@ pending_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (!dlist_is_empty(&pending_jobs))
-				acquire_pending_workers();
+			prepare_pending_jobs();
 			committing = true;
 			break;
 		case XACT_EVENT_COMMIT:
@@ -3708,22 +5139,15 @@ pending_subxact_callback(SubXactEvent event, SubTransactionId subxact,
  * Launch a job when the transaction commits, with the users and settings of
  * now.
  *
- * Errors: those of make_job(); at commit, those of acquire_worker().
+ * Errors: those of make_job(), publish_job() and wait_for_memory(); at commit,
+ * those of wait_for_worker().
  */
 static void
 launch_on_commit(JobSpec *spec)
 {
 	static bool registered = false;
-	Job		   *job = make_job(spec);
-	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
-
-	job->settings = makeStringInfo();
-	appendBinaryStringInfo(job->settings, settings.data, settings.len);
-	MemoryContextSwitchTo(oldcontext);
-	job->subxact = GetCurrentSubTransactionId();
-	dlist_push_tail(&pending_jobs, &job->node);
-	if (committing)
-		acquire_pending_worker(job);
+	Job		   *job;
+	JobEntry   *entry;
 
 	if (!registered)
 	{
@@ -3731,6 +5155,31 @@ launch_on_commit(JobSpec *spec)
 		RegisterSubXactCallback(pending_subxact_callback, NULL);
 		registered = true;
 	}
+
+	spec->on_commit = true;
+	job = make_job(spec);
+	job->subxact = GetCurrentSubTransactionId();
+	dlist_push_tail(&pending_jobs, &job->node);
+	PG_TRY();
+	{
+		/* What could never fit need not be copied to see that. */
+		if (job->request.sql_size + job->request.params_size >
+			(Size) queue_memory * 1024)
+			queue_full_error();
+		publish_job(job);
+		number_job(job);
+		wait_for_memory(job);
+		if (committing)
+			wait_for_worker(job);
+		entry = hash_search(jobs_by_cookie, &job->cookie, HASH_ENTER, NULL);
+		entry->job = job;
+	}
+	PG_CATCH();
+	{
+		forget_job(job);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /* ----------------------------------------------------------------
@@ -3769,7 +5218,7 @@ find_job_of_pid(int32 pid)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
-		if (job->pid != pid || job->delivered)
+		if ((job->pid != pid && job->number != pid) || job->delivered)
 			continue;
 		if (job->is_v1)
 			return job;
@@ -3777,6 +5226,48 @@ find_job_of_pid(int32 pid)
 			last = job;
 	}
 	return last;
+}
+
+/*
+ * The last jobs whose results were read, so that whoever reads one again is told
+ * so.  The oldest is replaced.
+ */
+static struct
+{
+	int32		pid;
+	int64		cookie;
+}			read_jobs[64];
+static int	next_read_job = 0;
+
+static void
+note_read(Job *job)
+{
+	read_jobs[next_read_job].pid = (int32) job->number;
+	read_jobs[next_read_job].cookie = job->cookie;
+	next_read_job = (next_read_job + 1) % lengthof(read_jobs);
+}
+
+/* Was the job of a handle read?  0 stands for any cookie. */
+static bool
+was_read(int32 pid, int64 cookie)
+{
+	for (int i = 0; i < lengthof(read_jobs); i++)
+	{
+		if (read_jobs[i].cookie != 0 && read_jobs[i].pid == pid &&
+			(cookie == 0 || read_jobs[i].cookie == cookie))
+			return true;
+	}
+	return false;
+}
+
+static void
+raise_unknown_job(int32 pid, int64 cookie)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("PID %d is not attached to this session", pid),
+			 was_read(pid, cookie) ?
+			 errdetail("The result of its job has been read, which can be done once.") : 0));
 }
 
 /*
@@ -3792,9 +5283,7 @@ get_job_v1(int32 pid)
 	check_not_parallel();
 	job = find_job_of_pid(pid);
 	if (job == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("PID %d is not attached to this session", pid)));
+		raise_unknown_job(pid, 0);
 	check_job_user(job);
 	use_job(job);
 	return job;
@@ -3808,8 +5297,10 @@ find_job(int32 pid, int64 cookie)
 
 	if (jobs_by_cookie != NULL)
 		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
-	return entry != NULL && entry->job->pid == pid && !entry->job->delivered ?
-		entry->job : NULL;
+	if (entry == NULL || entry->job->delivered || pid == 0 ||
+		(entry->job->pid != pid && entry->job->number != pid))
+		return NULL;
+	return entry->job;
 }
 
 /*
@@ -3826,10 +5317,13 @@ get_job_v2(int32 pid, int64 cookie)
 	job = find_job(pid, cookie);
 	if (job == NULL)
 	{
+		if (cookie != 0 && was_read(pid, cookie))
+			raise_unknown_job(pid, cookie);
 		(void) get_job_v1(pid);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cookie mismatch for PID %d", pid)));
+				 errmsg("cookie mismatch for PID %d", pid),
+				 errhint("(f(...)).* calls a function once for each column, so that PID and cookie are of two jobs. Call it in FROM.")));
 	}
 	check_job_user(job);
 	use_job(job);
@@ -3839,12 +5333,9 @@ get_job_v2(int32 pid, int64 cookie)
 static const char *
 job_state(Job *job)
 {
-	if (job->worker != NULL)
+	if (!job_has_ended(job))
 	{
-		uint32		state = pg_atomic_read_u32(&job->worker->shared->state);
-
-		return state == WORKER_STARTING || state == WORKER_CLAIMED ?
-			"starting" : "running";
+		return shared_state(job->shared) < JOB_RUNNING ? "starting" : "running";
 	}
 	if (job->error == NULL)
 		return "stopped";
@@ -3860,10 +5351,9 @@ job_state(Job *job)
 static void
 end_with_grace(Job *job, TimestampTz deadline)
 {
-	if (job->worker == NULL || wait_for_job(job, deadline))
+	if (job_has_ended(job) || wait_for_job(job, deadline))
 		return;
-	TerminateBackgroundWorker(job->worker->handle);
-	signal_worker(job->worker, SIGTERM);
+	signal_job(job, SIGTERM);
 }
 
 /* Keep a row that was read in a caller's tuplestore. */
@@ -3982,7 +5472,7 @@ read_spool(Reader *reader)
 		CHECK_FOR_INTERRUPTS();
 		read_frame(reader);
 	}
-	if (reader->matches && reader->job->worker != NULL)
+	if (reader->matches && !job_has_ended(reader->job))
 	{
 		reader->job->consumed = true;
 		reader->job->notices_raised -= reader->notices;
@@ -4027,7 +5517,7 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
 												  ALLOCSET_SMALL_SIZES);
 	for (;;)
 	{
-		bool		ended = job->worker == NULL;
+		bool		ended = job_has_ended(job);
 
 		read_spool(&reader);
 		if (ended)
@@ -4052,13 +5542,16 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
  *
  * A catalog can be of another version of this extension, or of one like it: it
  * says what arguments our functions get and what they return, and the server
- * believes it.  So each function checks that it is declared as it is written.
+ * believes it.  So each function knows the declarations that it serves, and
+ * finds out which one it was called by.
  *
- * Types are letters there: i int4, l int8, t text, b bool, d float8, z
- * timestamptz, o oid, j jsonb, v void, a text[], h an array of handles, w one of
- * outcomes, and * the rest as VARIADIC.  Of an argument, a capital letter says
- * that it may be null.  Of a result, (...) is a row with such columns, "r" the
- * rows that a caller asks for; S before it says that it is a set.
+ * A declaration is arguments, a blank and a result.  Types are letters there: i
+ * int4, l int8, t text, c varchar, b bool, d float8, z timestamptz, o oid, j
+ * jsonb, v void, a text[], k a handle, h an array of handles, w one of outcomes,
+ * * the rest as VARIADIC, and u the same as an array of strings.  Of an argument,
+ * a capital letter says that it may be null.  Of a result, (...) is a row with
+ * such columns, "r" the rows that a caller asks for; S before it says that it is
+ * a set.
  * ----------------------------------------------------------------
  */
 
@@ -4068,20 +5561,32 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
 
 static bool is_row_of(TupleDesc desc, const char *columns);
 
-/* Is this a type of arrays of such rows? */
+/* Is this a type of such rows? */
 static bool
-is_array_of(Oid type, const char *columns)
+is_composite_of(Oid type, const char *columns)
 {
 	TupleDesc	desc;
 	bool		result;
 
-	type = get_element_type(type);
 	if (!OidIsValid(type) || get_typtype(type) != TYPTYPE_COMPOSITE)
 		return false;
 	desc = lookup_rowtype_tupdesc(type, -1);
 	result = is_row_of(desc, columns);
 	ReleaseTupleDesc(desc);
 	return result;
+}
+
+/* Are the values of a type strings, as text has them? */
+static bool
+is_string(Oid type)
+{
+	char		category;
+	bool		preferred;
+
+	if (!OidIsValid(type) || get_typlen(type) != -1)
+		return false;
+	get_type_category_preferred(type, &category, &preferred);
+	return category == TYPCATEGORY_STRING;
 }
 
 static bool
@@ -4111,12 +5616,18 @@ is_type(Oid type, char letter)
 			return type == RECORDOID;
 		case 'a':
 			return type == TEXTARRAYOID;
+		case 'c':
+			return type == VARCHAROID;
 		case '*':
 			return type == ANYOID || type == TEXTARRAYOID;
+		case 'u':
+			return is_string(get_element_type(type));
+		case 'k':
+			return is_composite_of(type, "(il)");
 		case 'h':
-			return is_array_of(type, "(il)");
+			return is_composite_of(get_element_type(type), "(il)");
 		case 'w':
-			return is_array_of(type, OUTCOME);
+			return is_composite_of(get_element_type(type), OUTCOME);
 		default:
 			return false;
 	}
@@ -4156,23 +5667,31 @@ is_result(Form_pg_proc proc, const char *result)
 
 /* Are a function's arguments? */
 static bool
-are_arguments(Form_pg_proc proc, const char *args)
+are_arguments(Form_pg_proc proc, const char *declaration)
 {
-	if (proc->pronargs > strlen(args))
+	int			nargs = strcspn(declaration, " ");
+	bool		is_variadic = false;
+
+	if (proc->pronargs != nargs)
 		return false;
-	for (int i = 0; i < proc->pronargs; i++)
+	for (int i = 0; i < nargs; i++)
 	{
-		if (!is_type(proc->proargtypes.values[i], args[i]))
+		if (!is_type(proc->proargtypes.values[i], declaration[i]))
 			return false;
+		is_variadic |= declaration[i] == '*' || declaration[i] == 'u';
 	}
-	return OidIsValid(proc->provariadic) == (strchr(args, '*') != NULL);
+	return OidIsValid(proc->provariadic) == is_variadic;
 }
 
 /*
- * Functions that were found to be declared as they are written, each at the
- * remainder of its OID; forgotten when a function or a row type may have changed.
+ * What functions were found to be declared as, each at the remainder of its OID;
+ * forgotten when a function or a row type may have changed.
  */
-static Oid	checked_functions[64];
+static struct
+{
+	Oid			function;
+	const char *declaration;
+}			checked_functions[128];
 
 static void
 forget_checked_functions(Datum arg, CatalogCache cache, uint32 hash)
@@ -4186,9 +5705,15 @@ forget_checked_types(Datum arg, Oid relation)
 	memset(checked_functions, 0, sizeof(checked_functions));
 }
 
-static void
-check_declaration(Oid function, int least, const char *args,
-				  const char *result)
+/* The result of a declaration */
+static const char *
+declared_result(const char *declaration)
+{
+	return strchr(declaration, ' ') + 1;
+}
+
+static const char *
+find_declaration(Oid function, const char *const *declarations)
 {
 	static bool registered = false;
 	HeapTuple	tuple;
@@ -4206,42 +5731,67 @@ check_declaration(Oid function, int least, const char *args,
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", function);
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
-	if (proc->pronargs < least || !are_arguments(proc, args) ||
-		!is_result(proc, result))
+	while (*declarations != NULL &&
+		   !(are_arguments(proc, *declarations) &&
+			 is_result(proc, declared_result(*declarations))))
+		declarations++;
+	ReleaseSysCache(tuple);
+	if (*declarations == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("function %s is not declared as this version of pg_background has it",
 						format_procedure(function)),
 				 errdetail("The catalog is that of another version."),
 				 errhint("Run ALTER EXTENSION pg_background UPDATE, or install the library of the version that the catalog has.")));
-	ReleaseSysCache(tuple);
-	checked_functions[function % lengthof(checked_functions)] = function;
+	return *declarations;
 }
 
 /*
- * Check that a function is declared as it is written, with at least so many of
- * its arguments, and not called with nulls where it takes none.
+ * Find out by which of some declarations a function was called, and check that
+ * there are no nulls where it takes none.
  *
- * Errors: 42P13, 22004.
+ * Errors: 42P13 by none of them, 22004.
  */
-static void
-check_call(FunctionCallInfo fcinfo, int least, const char *args,
-		   const char *result)
+static const char *
+find_call(FunctionCallInfo fcinfo, const char *const *declarations)
 {
 	Oid			function = fcinfo->flinfo->fn_oid;
+	int			slot = function % lengthof(checked_functions);
+	const char *declaration = checked_functions[slot].declaration;
 
-	if (checked_functions[function % lengthof(checked_functions)] != function)
-		check_declaration(function, least, args, result);
-
-	for (int i = 0; i < PG_NARGS() && args[i] != '*'; i++)
+	if (checked_functions[slot].function != function)
 	{
-		if (PG_ARGISNULL(i) && args[i] >= 'a' && args[i] <= 'z')
+		declaration = find_declaration(function, declarations);
+		checked_functions[slot].function = function;
+		checked_functions[slot].declaration = declaration;
+	}
+
+	for (int i = 0; i < PG_NARGS() && declaration[i] != '*'; i++)
+	{
+		if (PG_ARGISNULL(i) && declaration[i] >= 'a' && declaration[i] <= 'z' &&
+			declaration[i] != 'u')
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("argument %d of %s must not be null", i + 1,
 							format_procedure(function))));
 	}
+	return declaration;
 }
+
+#define check_call(fcinfo, ...) \
+	find_call(fcinfo, (const char *const[]) {__VA_ARGS__, NULL})
+
+/*
+ * A name by which versions 1.x, or those from 2.0 on, call a function that does
+ * the same for both.
+ */
+#define ANOTHER_NAME(function, name) \
+	PG_FUNCTION_INFO_V1(name); \
+	Datum \
+	name(PG_FUNCTION_ARGS) \
+	{ \
+		return function(fcinfo); \
+	}
 
 /*
  * Prepare to return a set: check that the caller can take one and has said
@@ -4286,6 +5836,7 @@ raise_job_error(Job *job)
 	}
 	PG_CATCH();
 	{
+		note_read(job);
 		forget_job(job);
 		PG_RE_THROW();
 	}
@@ -4356,6 +5907,7 @@ deliver_job(Job *job, ReturnSetInfo *rsinfo)
 	delivery->callback.arg = delivery;
 	delivery->job = job;
 	pin_job(job);
+	note_read(job);
 	job->delivered = true;
 	drop_spool(&job->spool);
 	MemoryContextRegisterResetCallback(query_context, &delivery->callback);
@@ -4382,18 +5934,18 @@ return_result(FunctionCallInfo fcinfo, Job *job)
 }
 
 /*
- * Make a value of the composite type that a function returns.
+ * Make a value of the composite type that a function is declared to return.
  *
  * Errors: 42804 where that was altered since check_call().
  */
 static Datum
-make_composite(FunctionCallInfo fcinfo, const char *columns, Datum *values,
-			   bool *isnull)
+make_composite(FunctionCallInfo fcinfo, const char *declaration,
+			   Datum *values, bool *isnull)
 {
 	TupleDesc	desc;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
-		!is_row_of(desc, columns))
+		!is_row_of(desc, declared_result(declaration)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("the result type of %s was altered",
@@ -4409,9 +5961,9 @@ job_handle(FunctionCallInfo fcinfo, Job *job)
 	Datum		values[2];
 	bool		isnull[2] = {false, false};
 
-	values[0] = Int32GetDatum((int32) job->pid);
+	values[0] = Int32GetDatum((int32) job->number);
 	values[1] = Int64GetDatum(job->cookie);
-	return make_composite(fcinfo, "(il)", values, isnull);
+	return make_composite(fcinfo, " (il)", values, isnull);
 }
 
 /* What a launch function is called with: SQL string, queue size, label. */
@@ -4425,6 +5977,68 @@ launch_args(FunctionCallInfo fcinfo)
 	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
 		spec.label = PG_GETARG_TEXT_PP(2);
 	return spec;
+}
+
+/* A handle that a caller gives */
+typedef struct Handle
+{
+	int32		pid;
+	int64		cookie;
+	bool		isnull;
+} Handle;
+
+/* One that is a composite value */
+static Handle
+read_handle(Datum value)
+{
+	HeapTupleHeader tuple = DatumGetHeapTupleHeader(value);
+	Handle		handle = {0};
+	Datum		pid;
+	Datum		cookie;
+	bool		pid_isnull;
+	bool		cookie_isnull;
+
+	pid = GetAttributeByNum(tuple, 1, &pid_isnull);
+	cookie = GetAttributeByNum(tuple, 2, &cookie_isnull);
+	handle.isnull = pid_isnull || cookie_isnull;
+	/* Where int8 is passed by reference, there is nothing to look at. */
+	handle.pid = pid_isnull ? 0 : DatumGetInt32(pid);
+	handle.cookie = cookie_isnull ? 0 : DatumGetInt64(cookie);
+	return handle;
+}
+
+/* The handle that a function is called with: a value, or PID and cookie */
+static Handle
+handle_arg(FunctionCallInfo fcinfo, const char *declaration)
+{
+	Handle		handle = {0};
+
+	if (pg_tolower(declaration[0]) == 'k')
+	{
+		handle.isnull = PG_ARGISNULL(0);
+		return handle.isnull ? handle : read_handle(PG_GETARG_DATUM(0));
+	}
+	handle.isnull = PG_ARGISNULL(0) || PG_ARGISNULL(1);
+	handle.pid = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT32(0);
+	handle.cookie = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
+	return handle;
+}
+
+/*
+ * The job that a function is called for, by its handle or, where the function
+ * has no cookie, by its PID
+ *
+ * Errors: those of get_job_v1() and get_job_v2().
+ */
+static Job *
+job_arg(FunctionCallInfo fcinfo, const char *declaration)
+{
+	Handle		handle;
+
+	if (strncmp(declaration, "i ", 2) == 0)
+		return get_job_v1(PG_GETARG_INT32(0));
+	handle = handle_arg(fcinfo, declaration);
+	return get_job_v2(handle.pid, handle.cookie);
 }
 
 /*
@@ -4455,8 +6069,10 @@ check_timeout(int32 timeout, const char *name)
 
 /*
  * pg_background_launch(sql text, queue_size int4) returns int4
+ * pg_background_launch(sql text, queue_size int4 [, label text])
+ * returns pg_background_handle
  *
- * Launch a job; its handle is the PID of its worker.
+ * Launch a job.  In versions 1.x its handle is the PID of its worker.
  *
  * Errors: those of launch_job().
  */
@@ -4464,16 +6080,78 @@ PG_FUNCTION_INFO_V1(pg_background_launch);
 Datum
 pg_background_launch(PG_FUNCTION_ARGS)
 {
-	JobSpec		spec;
+	const char *declaration = check_call(fcinfo, "TI i", "TI (il)", "TIT (il)",
+										 "CIT (il)");
+	JobSpec		spec = launch_args(fcinfo);
+	Job		   *job;
 
-	check_call(fcinfo, 2, "TI", "i");
-	spec = launch_args(fcinfo);
-	spec.is_v1 = true;
-	PG_RETURN_INT32((int32) launch_job(&spec, false)->pid);
+	spec.is_v1 = declared_result(declaration)[0] == 'i';
+	spec.since_2 = !spec.is_v1;
+	job = launch_job(&spec, LAUNCH_BEGIN);
+	if (spec.is_v1)
+		PG_RETURN_INT32((int32) job->number);
+	return job_handle(fcinfo, job);
 }
 
 /*
- * pg_background_result(pid int4) returns setof record
+ * pg_background_launch_v2(sql text, queue_size int4 [, label text])
+ * returns pg_background_handle
+ *
+ * The same, as versions 1.x have it.
+ */
+PG_FUNCTION_INFO_V1(pg_background_launch_v2);
+Datum
+pg_background_launch_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec;
+
+	(void) check_call(fcinfo, "TI (il)", "TIT (il)");
+	spec = launch_args(fcinfo);
+	return job_handle(fcinfo, launch_job(&spec, LAUNCH_BEGIN));
+}
+
+/*
+ * pg_background_submit(sql text, queue_size int4 [, label text])
+ * returns pg_background_handle
+ *
+ * Launch a job whose result is never read; the worker does not even send it.
+ *
+ * Errors: those of launch_job().
+ */
+PG_FUNCTION_INFO_V1(pg_background_submit);
+Datum
+pg_background_submit(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec;
+
+	(void) check_call(fcinfo, "TI (il)", "TIT (il)", "CIT (il)");
+	spec = launch_args(fcinfo);
+	spec.since_2 = true;
+	spec.submitted = true;
+	return job_handle(fcinfo, launch_job(&spec, LAUNCH_SUBMIT));
+}
+
+/*
+ * pg_background_submit_v2(sql text, queue_size int4 [, label text])
+ * returns pg_background_handle
+ *
+ * The same, as versions 1.x have it.
+ */
+PG_FUNCTION_INFO_V1(pg_background_submit_v2);
+Datum
+pg_background_submit_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec;
+
+	(void) check_call(fcinfo, "TI (il)", "TIT (il)");
+	spec = launch_args(fcinfo);
+	spec.submitted = true;
+	return job_handle(fcinfo, launch_job(&spec, LAUNCH_SUBMIT));
+}
+
+/*
+ * pg_background_result(h pg_background_handle) returns setof record
+ * pg_background_result(pid int4 [, cookie int8]) returns setof record
  *
  * Wait for a job and return its rows, once.
  *
@@ -4483,12 +6161,16 @@ PG_FUNCTION_INFO_V1(pg_background_result);
 Datum
 pg_background_result(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 1, "i", "Sr");
-	return return_result(fcinfo, get_job_v1(PG_GETARG_INT32(0)));
+	const char *declaration = check_call(fcinfo, "i Sr", "il Sr", "k Sr");
+
+	return return_result(fcinfo, job_arg(fcinfo, declaration));
 }
 
+ANOTHER_NAME(pg_background_result, pg_background_result_v2)
+
 /*
- * pg_background_detach(pid int4) returns void
+ * pg_background_detach(h pg_background_handle) returns void
+ * pg_background_detach(pid int4 [, cookie int8]) returns void
  *
  * Forget a job.  It goes on to its end, and its output is dropped.
  */
@@ -4496,83 +6178,33 @@ PG_FUNCTION_INFO_V1(pg_background_detach);
 Datum
 pg_background_detach(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 1, "i", "v");
-	forget_job(get_job_v1(PG_GETARG_INT32(0)));
+	const char *declaration = check_call(fcinfo, "i v", "il v", "k v");
+
+	forget_job(job_arg(fcinfo, declaration));
 	PG_RETURN_VOID();
 }
 
-/* The job whose handle is a function's first two arguments */
-static Job *
-job_arg(FunctionCallInfo fcinfo)
-{
-	return get_job_v2(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
-}
+ANOTHER_NAME(pg_background_detach, pg_background_detach_v2)
 
 /*
- * pg_background_launch_v2(sql text, queue_size int4 [, label text])
- * returns pg_background_handle
+ * pg_background_cancel(h pg_background_handle, grace_ms int4) returns void
+ * pg_background_cancel(pid int4, cookie int8, grace_ms int4) returns void
  *
- * Launch a job; its handle is the PID of its worker and a cookie.
- *
- * Errors: those of launch_job().
+ * Ask for a job to be canceled, and wait for so many milliseconds, at most an
+ * hour, until it is.  Nothing happens where it has ended.
  */
-PG_FUNCTION_INFO_V1(pg_background_launch_v2);
+PG_FUNCTION_INFO_V1(pg_background_cancel);
 Datum
-pg_background_launch_v2(PG_FUNCTION_ARGS)
+pg_background_cancel(PG_FUNCTION_ARGS)
 {
-	JobSpec		spec;
+	const char *declaration = check_call(fcinfo, "ili v", "ki v");
+	int32		grace = Min(PG_GETARG_INT32(PG_NARGS() - 1), MAX_TIMEOUT);
+	Job		   *job = job_arg(fcinfo, declaration);
 
-	check_call(fcinfo, 2, "TIT", "(il)");
-	spec = launch_args(fcinfo);
-	return job_handle(fcinfo, launch_job(&spec, false));
-}
-
-/*
- * pg_background_submit_v2(sql text, queue_size int4 [, label text])
- * returns pg_background_handle
- *
- * Launch a job whose result is never read; the worker does not even send it.
- *
- * Errors: those of launch_job().
- */
-PG_FUNCTION_INFO_V1(pg_background_submit_v2);
-Datum
-pg_background_submit_v2(PG_FUNCTION_ARGS)
-{
-	JobSpec		spec;
-
-	check_call(fcinfo, 2, "TIT", "(il)");
-	spec = launch_args(fcinfo);
-	spec.submitted = true;
-	return job_handle(fcinfo, launch_job(&spec, false));
-}
-
-/*
- * pg_background_result_v2(pid int4, cookie int8) returns setof record
- *
- * Wait for a job and return its rows, once.
- *
- * Errors: those of return_result().
- */
-PG_FUNCTION_INFO_V1(pg_background_result_v2);
-Datum
-pg_background_result_v2(PG_FUNCTION_ARGS)
-{
-	check_call(fcinfo, 2, "il", "Sr");
-	return return_result(fcinfo, job_arg(fcinfo));
-}
-
-/*
- * pg_background_detach_v2(pid int4, cookie int8) returns void
- *
- * Forget a job.  It goes on to its end, and its output is dropped.
- */
-PG_FUNCTION_INFO_V1(pg_background_detach_v2);
-Datum
-pg_background_detach_v2(PG_FUNCTION_ARGS)
-{
-	check_call(fcinfo, 2, "il", "v");
-	forget_job(job_arg(fcinfo));
+	if (!job_has_ended(job))
+		cancel_job(job);
+	if (grace > 0)
+		(void) wait_for_job(job, deadline_after(grace));
 	PG_RETURN_VOID();
 }
 
@@ -4586,11 +6218,10 @@ PG_FUNCTION_INFO_V1(pg_background_cancel_v2);
 Datum
 pg_background_cancel_v2(PG_FUNCTION_ARGS)
 {
-	Job		   *job;
+	const char *declaration = check_call(fcinfo, "il v");
+	Job		   *job = job_arg(fcinfo, declaration);
 
-	check_call(fcinfo, 2, "il", "v");
-	job = job_arg(fcinfo);
-	if (job->worker != NULL)
+	if (!job_has_ended(job))
 		cancel_job(job);
 	PG_RETURN_VOID();
 }
@@ -4608,16 +6239,35 @@ PG_FUNCTION_INFO_V1(pg_background_cancel_v2_grace);
 Datum
 pg_background_cancel_v2_grace(PG_FUNCTION_ARGS)
 {
-	Job		   *job;
-	int			grace;
+	const char *declaration = check_call(fcinfo, "ili v");
+	int			grace = check_timeout(PG_GETARG_INT32(2), "grace period");
+	Job		   *job = job_arg(fcinfo, declaration);
 
-	check_call(fcinfo, 3, "ili", "v");
-	grace = check_timeout(PG_GETARG_INT32(2), "grace period");
-	job = job_arg(fcinfo);
-	if (job->worker != NULL)
+	if (!job_has_ended(job))
 		cancel_job(job);
 	end_with_grace(job, deadline_after(grace));
 	PG_RETURN_VOID();
+}
+
+/*
+ * pg_background_wait(h pg_background_handle, timeout_ms int4) returns bool
+ * pg_background_wait(pid int4, cookie int8, timeout_ms int4) returns bool
+ *
+ * Wait until a job has ended, however it did, or until so many milliseconds have
+ * passed, 0 or less meaning as long as it takes; say whether it has ended.  Its
+ * result is kept.
+ *
+ * Errors: those of wait_for_progress().
+ */
+PG_FUNCTION_INFO_V1(pg_background_wait);
+Datum
+pg_background_wait(PG_FUNCTION_ARGS)
+{
+	const char *declaration = check_call(fcinfo, "ili b", "ki b");
+	int32		timeout = PG_GETARG_INT32(PG_NARGS() - 1);
+	Job		   *job = job_arg(fcinfo, declaration);
+
+	PG_RETURN_BOOL(wait_for_job(job, timeout > 0 ? deadline_after(timeout) : 0));
 }
 
 /*
@@ -4631,8 +6281,9 @@ PG_FUNCTION_INFO_V1(pg_background_wait_v2);
 Datum
 pg_background_wait_v2(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 2, "il", "v");
-	(void) wait_for_job(job_arg(fcinfo), 0);
+	const char *declaration = check_call(fcinfo, "il v");
+
+	(void) wait_for_job(job_arg(fcinfo, declaration), 0);
 	PG_RETURN_VOID();
 }
 
@@ -4649,14 +6300,14 @@ PG_FUNCTION_INFO_V1(pg_background_wait_v2_timeout);
 Datum
 pg_background_wait_v2_timeout(PG_FUNCTION_ARGS)
 {
-	int			timeout;
+	const char *declaration = check_call(fcinfo, "ili b");
+	int			timeout = check_timeout(PG_GETARG_INT32(2), "timeout");
 
-	check_call(fcinfo, 3, "ili", "b");
-	timeout = check_timeout(PG_GETARG_INT32(2), "timeout");
-	PG_RETURN_BOOL(wait_for_job(job_arg(fcinfo), deadline_after(timeout)));
+	PG_RETURN_BOOL(wait_for_job(job_arg(fcinfo, declaration),
+								deadline_after(timeout)));
 }
 
-/* What pg_background_list_v2() returns; until 1.9, there was no label */
+/* What pg_background_list() returns; until 1.9, there was no label */
 static const Oid list_types[] = {
 	INT4OID, INT8OID, TIMESTAMPTZOID, OIDOID, INT4OID, TEXTOID, TEXTOID,
 	TEXTOID, BOOLOID, TEXTOID
@@ -4677,6 +6328,7 @@ list_job(Job *job, ReturnSetInfo *rsinfo)
 	bool		isnull[lengthof(list_types)] = {0};
 	char	   *message = job->error != NULL ? job->error->message : NULL;
 
+	keep_progress(job);
 	values[0] = Int32GetDatum((int32) job->pid);
 	values[1] = Int64GetDatum(job->cookie);
 	values[2] = TimestampTzGetDatum(job->launched_at);
@@ -4693,23 +6345,23 @@ list_job(Job *job, ReturnSetInfo *rsinfo)
 }
 
 /*
- * pg_background_list_v2() returns setof record
+ * pg_background_list() returns setof record
  *
  * List the session's jobs that the current user may use, in the order of
  * launch, with or without their labels.
  *
  * Errors: 0A000 without a column definition list, 42804 with a wrong one.
  */
-PG_FUNCTION_INFO_V1(pg_background_list_v2);
+PG_FUNCTION_INFO_V1(pg_background_list);
 Datum
-pg_background_list_v2(PG_FUNCTION_ARGS)
+pg_background_list(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo;
 	int			natts;
 	bool		matches;
 	dlist_iter	iter;
 
-	check_call(fcinfo, 0, "", "Sr");
+	(void) check_call(fcinfo, " Sr");
 	check_not_parallel();
 	rsinfo = begin_set(fcinfo);
 	natts = rsinfo->setDesc->natts;
@@ -4721,7 +6373,7 @@ pg_background_list_v2(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column definition list does not match what %s returns",
-						"pg_background_list_v2()"),
+						format_procedure(fcinfo->flinfo->fn_oid)),
 				 errhint("Use (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4, state text, sql_preview text, last_error text, consumed bool, label text).")));
 
 	catch_up();
@@ -4733,6 +6385,31 @@ pg_background_list_v2(PG_FUNCTION_ARGS)
 			list_job(job, rsinfo);
 	}
 	return (Datum) 0;
+}
+
+ANOTHER_NAME(pg_background_list, pg_background_list_v2)
+
+/*
+ * pg_background_handle_pid(h pg_background_handle) returns int4
+ *
+ * The PID of a handle, to cast it to what a handle was before 2.0.  From then on
+ * it is one, and its process is given no other job.
+ */
+PG_FUNCTION_INFO_V1(pg_background_handle_pid);
+Datum
+pg_background_handle_pid(PG_FUNCTION_ARGS)
+{
+	Handle		handle;
+	Job		   *job;
+
+	(void) check_call(fcinfo, "k i");
+	handle = read_handle(PG_GETARG_DATUM(0));
+	if (handle.isnull)
+		PG_RETURN_NULL();
+	job = find_job(handle.pid, handle.cookie);
+	if (job != NULL)
+		job->is_v1 = true;
+	PG_RETURN_INT32(handle.pid);
 }
 
 /* ----------------------------------------------------------------
@@ -4748,66 +6425,88 @@ row_count(Job *job, bool *isnull)
 	return Int64GetDatum(job->row_count);
 }
 
+/* Its command, without the numbers that follow */
 static Datum
 command_tag(Job *job, bool *isnull)
 {
-	return text_or_null(job->ncommands > 0 ? job->command_tag : NULL, isnull);
+	char	   *tag = NULL;
+
+	if (job->ncommands > 0)
+	{
+		tag = pstrdup(job->command_tag);
+		tag[strcspn(tag, "0123456789")] = '\0';
+		if (tag[0] != '\0' && tag[strlen(tag) - 1] == ' ')
+			tag[strlen(tag) - 1] = '\0';
+	}
+	return text_or_null(tag, isnull);
 }
 
 /*
- * pg_background_full_sql_v2(pid int4, cookie int8) returns text
+ * pg_background_full_sql(h pg_background_handle) returns text
+ * pg_background_full_sql(pid int4, cookie int8) returns text
  *
  * The whole SQL string of a job.
  */
-PG_FUNCTION_INFO_V1(pg_background_full_sql_v2);
+PG_FUNCTION_INFO_V1(pg_background_full_sql);
 Datum
-pg_background_full_sql_v2(PG_FUNCTION_ARGS)
+pg_background_full_sql(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 2, "il", "t");
-	PG_RETURN_TEXT_P(cstring_to_text(job_arg(fcinfo)->sql));
+	const char *declaration = check_call(fcinfo, "il t", "k t");
+
+	PG_RETURN_TEXT_P(cstring_to_text(job_arg(fcinfo, declaration)->sql));
 }
 
+ANOTHER_NAME(pg_background_full_sql, pg_background_full_sql_v2)
+
 /*
- * pg_background_result_info_v2(pid int4, cookie int8)
+ * pg_background_result_info(h pg_background_handle)
+ * returns pg_background_result_info
+ * pg_background_result_info(pid int4, cookie int8)
  * returns pg_background_result_info
  *
  * What is known of a job's result, without reading it.
  */
-PG_FUNCTION_INFO_V1(pg_background_result_info_v2);
+PG_FUNCTION_INFO_V1(pg_background_result_info);
 Datum
-pg_background_result_info_v2(PG_FUNCTION_ARGS)
+pg_background_result_info(PG_FUNCTION_ARGS)
 {
-	Job		   *job;
-	Datum		values[4];
-	bool		isnull[4] = {0};
+	const char *declaration = check_call(fcinfo, "il (ltbb)", "il (ltbbzz)",
+										 "k (ltbbzz)");
+	Job		   *job = job_arg(fcinfo, declaration);
+	Datum		values[6];
+	bool		isnull[6] = {0};
 
-	check_call(fcinfo, 2, "il", "(ltbb)");
-	job = job_arg(fcinfo);
 	catch_up();
 	values[0] = row_count(job, &isnull[0]);
 	values[1] = command_tag(job, &isnull[1]);
-	values[2] = BoolGetDatum(job->worker == NULL);
+	values[2] = BoolGetDatum(job_has_ended(job));
 	values[3] = BoolGetDatum(job->error != NULL);
-	return make_composite(fcinfo, "(ltbb)", values, isnull);
+	values[4] = TimestampTzGetDatum(job->launched_at);
+	values[5] = TimestampTzGetDatum(job->launched_at + job->execution);
+	isnull[5] = !job_has_ended(job);
+	return make_composite(fcinfo, declaration, values, isnull);
 }
 
+ANOTHER_NAME(pg_background_result_info, pg_background_result_info_v2)
+
 /*
- * pg_background_error_info_v2(pid int4, cookie int8)
+ * pg_background_error_info(h pg_background_handle)
  * returns pg_background_error
+ * pg_background_error_info(pid int4, cookie int8) returns pg_background_error
  *
  * The error that ended a job, NULL where there was none.
  */
-PG_FUNCTION_INFO_V1(pg_background_error_info_v2);
+PG_FUNCTION_INFO_V1(pg_background_error_info);
 Datum
-pg_background_error_info_v2(PG_FUNCTION_ARGS)
+pg_background_error_info(PG_FUNCTION_ARGS)
 {
+	const char *declaration = check_call(fcinfo, "il (ttttt)",
+										 "il (ttttttttt)", "k (ttttttttt)");
+	Job		   *job = job_arg(fcinfo, declaration);
 	ErrorData  *error;
-	Datum		values[5];
-	bool		isnull[5] = {0};
-	Job		   *job;
+	Datum		values[9];
+	bool		isnull[9] = {0};
 
-	check_call(fcinfo, 2, "il", "(ttttt)");
-	job = job_arg(fcinfo);
 	catch_up();
 	error = job->error;
 	if (error == NULL)
@@ -4817,54 +6516,72 @@ pg_background_error_info_v2(PG_FUNCTION_ARGS)
 	values[2] = text_or_null(error->detail, &isnull[2]);
 	values[3] = text_or_null(error->hint, &isnull[3]);
 	values[4] = text_or_null(error->context, &isnull[4]);
-	return make_composite(fcinfo, "(ttttt)", values, isnull);
+	values[5] = text_or_null(error->schema_name, &isnull[5]);
+	values[6] = text_or_null(error->table_name, &isnull[6]);
+	values[7] = text_or_null(error->column_name, &isnull[7]);
+	values[8] = text_or_null(error->constraint_name, &isnull[8]);
+	return make_composite(fcinfo, declaration, values, isnull);
 }
 
+ANOTHER_NAME(pg_background_error_info, pg_background_error_info_v2)
+
 /*
- * pg_background_get_progress_v2(pid int4, cookie int8)
- * returns pg_background_progress
+ * pg_background_get_progress(h pg_background_handle)
+ * returns pg_background_progress_info
+ * pg_background_get_progress(pid int4, cookie int8)
+ * returns pg_background_progress_info
  *
- * What a job has last said of its progress, NULL where it has said nothing.
+ * What a job has last said of its progress, NULL where it has said nothing, and
+ * where there is no such job.  Until 1.11, the type was pg_background_progress.
+ *
+ * Errors: 42501 where the job is another user's.
  */
-PG_FUNCTION_INFO_V1(pg_background_get_progress_v2);
+PG_FUNCTION_INFO_V1(pg_background_get_progress);
 Datum
-pg_background_get_progress_v2(PG_FUNCTION_ARGS)
+pg_background_get_progress(PG_FUNCTION_ARGS)
 {
+	const char *declaration = check_call(fcinfo, "IL (it)", "K (it)");
+	Handle		handle = handle_arg(fcinfo, declaration);
 	Job		   *job;
 	Datum		values[2];
 	bool		isnull[2] = {0};
 
-	check_call(fcinfo, 2, "il", "(it)");
-	job = job_arg(fcinfo);
+	check_not_parallel();
+	job = handle.isnull ? NULL : find_job(handle.pid, handle.cookie);
+	if (job == NULL)
+		PG_RETURN_NULL();
+	check_job_user(job);
+	use_job(job);
 	catch_up();
-	if (job->worker != NULL)
-		keep_progress(job, job->worker->shared);
+	keep_progress(job);
 	if (job->progress_pct < 0)
 		PG_RETURN_NULL();
 	values[0] = Int32GetDatum(job->progress_pct);
 	values[1] = text_or_null(job->progress_msg[0] != '\0' ?
 							 job->progress_msg : NULL, &isnull[1]);
-	return make_composite(fcinfo, "(it)", values, isnull);
+	return make_composite(fcinfo, declaration, values, isnull);
 }
 
+ANOTHER_NAME(pg_background_get_progress, pg_background_get_progress_v2)
+
 /*
- * pg_background_progress(pct int4, msg text) returns void
+ * pg_background_report_progress(pct int4, msg text) returns void
  *
  * Called in a job: say how far it is.  Out of 0 to 100, pct counts as the
  * nearer of the two.
  *
- * Errors: 55000 outside of a job, 22004 for no percentage.
+ * Errors: 0A000 outside of a job, 22004 for no percentage.
  */
-PG_FUNCTION_INFO_V1(pg_background_progress);
+PG_FUNCTION_INFO_V1(pg_background_report_progress);
 Datum
-pg_background_progress(PG_FUNCTION_ARGS)
+pg_background_report_progress(PG_FUNCTION_ARGS)
 {
 	char	   *message = "";
 
-	check_call(fcinfo, 2, "IT", "v");
-	if (my_shared == NULL)
+	(void) check_call(fcinfo, "IT v");
+	if (my_body == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("progress can be reported in a background job only")));
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -4874,12 +6591,14 @@ pg_background_progress(PG_FUNCTION_ARGS)
 		message = clip_text(text_to_cstring(PG_GETARG_TEXT_PP(1)),
 							PROGRESS_SIZE - 1);
 
-	SpinLockAcquire(&my_shared->mutex);
-	my_shared->info.progress_pct = Max(0, Min(100, PG_GETARG_INT32(0)));
-	strlcpy(my_shared->info.progress_msg, message, PROGRESS_SIZE);
-	SpinLockRelease(&my_shared->mutex);
+	SpinLockAcquire(&my_body->mutex);
+	my_body->info.progress_pct = Max(0, Min(100, PG_GETARG_INT32(0)));
+	strlcpy(my_body->info.progress_msg, message, PROGRESS_SIZE);
+	SpinLockRelease(&my_body->mutex);
 	PG_RETURN_VOID();
 }
+
+ANOTHER_NAME(pg_background_report_progress, pg_background_progress)
 
 /*
  * What became of a job: the SQLSTATE and the message of its error; or else, as
@@ -4914,11 +6633,7 @@ job_outcome(Job *job, Datum *values, bool *isnull)
 	for (int i = 2; i < OUTCOME_COLUMNS; i++)
 		isnull[i] = true;
 	if (job == NULL)
-	{
-		values[2] = CStringGetTextDatum("unknown");
-		isnull[2] = false;
 		return;
-	}
 
 	error = job->error;
 	use_job(job);
@@ -4927,7 +6642,7 @@ job_outcome(Job *job, Datum *values, bool *isnull)
 	values[1] = Int64GetDatum(job->cookie);
 	values[2] = CStringGetTextDatum(job_state(job));
 	values[3] = BoolGetDatum(job->consumed);
-	values[4] = BoolGetDatum(job->worker == NULL);
+	values[4] = BoolGetDatum(job_has_ended(job));
 	values[5] = BoolGetDatum(error != NULL);
 	values[6] = row_count(job, &isnull[6]);
 	values[7] = command_tag(job, &isnull[7]);
@@ -4946,41 +6661,53 @@ look_up_job(int32 pid, int64 cookie)
 	return job != NULL && may_use_job(job) ? job : NULL;
 }
 
+/* What became of the job that a handle names. */
+static void
+handle_outcome(Handle *handle, Datum *values, bool *isnull)
+{
+	values[0] = Int32GetDatum(handle->pid);
+	values[1] = Int64GetDatum(handle->cookie);
+	isnull[0] = isnull[1] = handle->isnull;
+	job_outcome(handle->isnull ? NULL :
+				look_up_job(handle->pid, handle->cookie), values, isnull);
+	/* Of a job that was queued, a handle has its number. */
+	if (!isnull[0])
+		values[0] = Int32GetDatum(handle->pid);
+}
+
 /* What became of the job whose handle a function gets. */
 static void
-outcome_arg(FunctionCallInfo fcinfo, Datum *values, bool *isnull)
+outcome_arg(FunctionCallInfo fcinfo, const char *declaration, Datum *values,
+			bool *isnull)
 {
-	Job		   *job = NULL;
+	Handle		handle = handle_arg(fcinfo, declaration);
 
 	catch_up();
-	for (int i = 0; i < 2; i++)
-	{
-		isnull[i] = PG_ARGISNULL(i);
-		values[i] = isnull[i] ? (Datum) 0 : PG_GETARG_DATUM(i);
-	}
-	if (!isnull[0] && !isnull[1])
-		job = look_up_job(PG_GETARG_INT32(0), PG_GETARG_INT64(1));
-	job_outcome(job, values, isnull);
+	handle_outcome(&handle, values, isnull);
 }
 
 /*
- * pg_background_outcome_v2(p_pid int4, p_cookie int8)
+ * pg_background_outcome(h pg_background_handle)
+ * returns pg_background_outcome
+ * pg_background_outcome(p_pid int4, p_cookie int8)
  * returns pg_background_outcome
  *
- * What became of a job.  Never raises an error: the state of what is not a
- * handle of this user is "unknown".
+ * What became of a job.  Never raises an error: of what is not a handle of this
+ * user, all is null.
  */
-PG_FUNCTION_INFO_V1(pg_background_outcome_v2);
+PG_FUNCTION_INFO_V1(pg_background_outcome);
 Datum
-pg_background_outcome_v2(PG_FUNCTION_ARGS)
+pg_background_outcome(PG_FUNCTION_ARGS)
 {
+	const char *declaration = check_call(fcinfo, "IL " OUTCOME, "K " OUTCOME);
 	Datum		values[OUTCOME_COLUMNS];
 	bool		isnull[OUTCOME_COLUMNS] = {0};
 
-	check_call(fcinfo, 2, "IL", OUTCOME);
-	outcome_arg(fcinfo, values, isnull);
-	return make_composite(fcinfo, OUTCOME, values, isnull);
+	outcome_arg(fcinfo, declaration, values, isnull);
+	return make_composite(fcinfo, declaration, values, isnull);
 }
+
+ANOTHER_NAME(pg_background_outcome, pg_background_outcome_v2)
 
 /* to_jsonb() of a row */
 static Datum
@@ -5000,7 +6727,7 @@ row_to_jsonb(Datum row)
 /*
  * pg_background_status_v2(p_pid int4, p_cookie int8) returns jsonb
  *
- * The same as pg_background_outcome_v2(), as jsonb.
+ * The same as pg_background_outcome(), as jsonb.
  */
 PG_FUNCTION_INFO_V1(pg_background_status_v2);
 Datum
@@ -5018,41 +6745,62 @@ pg_background_status_v2(PG_FUNCTION_ARGS)
 	TupleDesc	desc = CreateTemplateTupleDesc(OUTCOME_COLUMNS);
 	Datum		values[OUTCOME_COLUMNS];
 	bool		isnull[OUTCOME_COLUMNS] = {0};
+	const char *declaration;
 
-	check_call(fcinfo, 2, "IL", "j");
+	declaration = check_call(fcinfo, "IL j");
 	for (int i = 0; i < OUTCOME_COLUMNS; i++)
 		TupleDescInitEntry(desc, i + 1, names[i], types[i], -1, 0);
 	finish_tuple_desc(desc);
-	outcome_arg(fcinfo, values, isnull);
+	outcome_arg(fcinfo, declaration, values, isnull);
 	return row_to_jsonb(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 														  values, isnull)));
 }
 
 /*
- * pg_background_stats_v2() returns pg_background_stats
+ * pg_background_stats() returns pg_background_stats
  *
  * What became of the session's jobs.  Each one launched is in one of the
- * other counts.
+ * other counts; those that took too long for a caller who set a limit are also
+ * counted apart, which is new in 2.0.
  */
-PG_FUNCTION_INFO_V1(pg_background_stats_v2);
+PG_FUNCTION_INFO_V1(pg_background_stats);
 Datum
-pg_background_stats_v2(PG_FUNCTION_ARGS)
+pg_background_stats(PG_FUNCTION_ARGS)
 {
-	Datum		values[7];
-	bool		isnull[7] = {0};
+	const char *declaration = check_call(fcinfo, " (lllllidi)", " (llllidi)");
+	Datum		values[8];
+	bool		isnull[8] = {0};
+	int			n = 0;
 
-	check_call(fcinfo, 0, "", "(llllidi)");
 	catch_up();
-	values[0] = Int64GetDatum(stats.launched);
-	values[1] = Int64GetDatum(stats.completed);
-	values[2] = Int64GetDatum(stats.failed);
-	values[3] = Int64GetDatum(stats.canceled);
-	values[4] = Int32GetDatum((int32) (stats.launched - stats.completed -
-									   stats.failed - stats.canceled));
-	values[5] = Float8GetDatum(stats.completed > 0 ?
-							   stats.execution / 1000.0 / stats.completed : 0);
-	values[6] = Int32GetDatum(max_workers);
-	return make_composite(fcinfo, "(llllidi)", values, isnull);
+	values[n++] = Int64GetDatum(stats.launched);
+	values[n++] = Int64GetDatum(stats.completed);
+	values[n++] = Int64GetDatum(stats.failed);
+	values[n++] = Int64GetDatum(stats.canceled);
+	if (strcmp(declaration, " (lllllidi)") == 0)
+		values[n++] = Int64GetDatum(stats.timed_out);
+	values[n++] = Int32GetDatum((int32) (stats.launched - stats.completed -
+										 stats.failed - stats.canceled));
+	values[n++] = Float8GetDatum(stats.completed > 0 ?
+								 stats.execution / 1000.0 / stats.completed : 0);
+	values[n++] = Int32GetDatum(max_workers);
+	return make_composite(fcinfo, declaration, values, isnull);
+}
+
+ANOTHER_NAME(pg_background_stats, pg_background_stats_v2)
+
+/*
+ * pg_background_record_timeout() returns void
+ *
+ * Count a job that took too long.  Functions of 2.0 that set a limit call this.
+ */
+PG_FUNCTION_INFO_V1(pg_background_record_timeout);
+Datum
+pg_background_record_timeout(PG_FUNCTION_ARGS)
+{
+	(void) check_call(fcinfo, " v");
+	stats.timed_out++;
+	PG_RETURN_VOID();
 }
 
 /* ----------------------------------------------------------------
@@ -5074,7 +6822,7 @@ forget_jobs(bool running_too)
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
 		if (job->delivered || !may_use_job(job) ||
-			(job->worker != NULL && !running_too))
+			(!job_has_ended(job) && !running_too))
 			continue;
 		forget_job(job);
 		count++;
@@ -5084,7 +6832,7 @@ forget_jobs(bool running_too)
 
 /*
  * DISCARD ALL gives the session to another client, who must not have its jobs:
- * they are forgotten.  Its workers may stay, they were reset.
+ * they are forgotten.
  */
 static void
 discard_all(void)
@@ -5094,8 +6842,8 @@ discard_all(void)
 	dlist_foreach_modify(iter, &jobs)
 		forget_job(dlist_container(Job, node, iter.cur));
 	memset(&stats, 0, sizeof(stats));
-	dlist_foreach_modify(iter, &workers)
-		stats.launched += dlist_container(Worker, node, iter.cur)->job != NULL;
+	dlist_foreach_modify(iter, &running_jobs)
+		stats.launched++;
 }
 
 /* The server runs a command that is no query. */
@@ -5107,38 +6855,46 @@ run_utility(PlannedStmt *pstmt, const char *sql, bool keep_tree,
 {
 	bool		discards_all = IsA(pstmt->utilityStmt, DiscardStmt) &&
 		((DiscardStmt *) pstmt->utilityStmt)->target == DISCARD_ALL;
+	bool		alters = IsA(pstmt->utilityStmt, AlterDatabaseSetStmt) ||
+		IsA(pstmt->utilityStmt, AlterRoleSetStmt);
 
 	(next_utility_hook != NULL ? next_utility_hook : standard_ProcessUtility)
 		(pstmt, sql, keep_tree, context, params, environment, receiver, qc);
 	if (discards_all)
 		discard_all();
+	if (alters)
+		alters_logins = true;
 }
 
 /*
- * pg_background_detach_all_v2() returns int4
+ * pg_background_detach_all() returns int4
  *
  * Forget all jobs of the user, and say how many.  They go on to their ends.
  */
-PG_FUNCTION_INFO_V1(pg_background_detach_all_v2);
+PG_FUNCTION_INFO_V1(pg_background_detach_all);
 Datum
-pg_background_detach_all_v2(PG_FUNCTION_ARGS)
+pg_background_detach_all(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 0, "", "i");
+	(void) check_call(fcinfo, " i");
 	PG_RETURN_INT32(forget_jobs(true));
 }
 
+ANOTHER_NAME(pg_background_detach_all, pg_background_detach_all_v2)
+
 /*
- * pg_background_purge_v2() returns int4
+ * pg_background_purge() returns int4
  *
  * Forget the user's jobs that have ended, and say how many.
  */
-PG_FUNCTION_INFO_V1(pg_background_purge_v2);
+PG_FUNCTION_INFO_V1(pg_background_purge);
 Datum
-pg_background_purge_v2(PG_FUNCTION_ARGS)
+pg_background_purge(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 0, "", "i");
+	(void) check_call(fcinfo, " i");
 	PG_RETURN_INT32(forget_jobs(false));
 }
+
+ANOTHER_NAME(pg_background_purge, pg_background_purge_v2)
 
 /*
  * Cancel the user's running jobs whose label is like a pattern, or all for
@@ -5159,7 +6915,7 @@ cancel_jobs(text *pattern, int grace)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
-		if (job->worker == NULL || !may_use_job(job))
+		if (job_has_ended(job) || !may_use_job(job))
 			continue;
 		if (pattern != NULL &&
 			(job->label == NULL ||
@@ -5180,41 +6936,44 @@ cancel_jobs(text *pattern, int grace)
 }
 
 /*
- * pg_background_cancel_all_v2() returns int4
+ * pg_background_cancel_all() returns int4
  *
  * Ask for all running jobs of the user to be canceled, and say how many.
  */
-PG_FUNCTION_INFO_V1(pg_background_cancel_all_v2);
+PG_FUNCTION_INFO_V1(pg_background_cancel_all);
 Datum
-pg_background_cancel_all_v2(PG_FUNCTION_ARGS)
+pg_background_cancel_all(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 0, "", "i");
+	(void) check_call(fcinfo, " i");
 	PG_RETURN_INT32(cancel_jobs(NULL, 0));
 }
 
+ANOTHER_NAME(pg_background_cancel_all, pg_background_cancel_all_v2)
+
 /*
- * pg_background_cancel_by_label_v2(pattern text, grace_ms int4) returns int4
+ * pg_background_cancel_by_label(pattern text, grace_ms int4) returns int4
  *
  * Ask for the user's running jobs to be canceled whose label is LIKE the
- * pattern, and say how many.  Where grace_ms is positive, those that have not
- * ended after so many milliseconds have their processes ended.
+ * pattern, and say how many; none for no pattern.  Where grace_ms is positive,
+ * those that have not ended after so many milliseconds have their processes
+ * ended.
  *
- * Errors: 22004 for no pattern, 22023 where the grace is longer than an hour.
+ * Errors: 22023 where the grace is longer than an hour.
  */
-PG_FUNCTION_INFO_V1(pg_background_cancel_by_label_v2);
+PG_FUNCTION_INFO_V1(pg_background_cancel_by_label);
 Datum
-pg_background_cancel_by_label_v2(PG_FUNCTION_ARGS)
+pg_background_cancel_by_label(PG_FUNCTION_ARGS)
 {
-	check_call(fcinfo, 2, "TI", "i");
+	(void) check_call(fcinfo, "TI i");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("pattern must not be null")));
+		PG_RETURN_INT32(0);
 	PG_RETURN_INT32(cancel_jobs(PG_GETARG_TEXT_PP(0),
 								PG_ARGISNULL(1) ? 0 :
 								check_timeout(PG_GETARG_INT32(1),
 											  "grace period")));
 }
+
+ANOTHER_NAME(pg_background_cancel_by_label, pg_background_cancel_by_label_v2)
 
 /* A time limit that a caller gives for waiting: none for 0 or NULL. */
 static TimestampTz
@@ -5227,14 +6986,7 @@ wait_limit(FunctionCallInfo fcinfo, int arg)
 	return timeout == 0 ? 0 : deadline_after(timeout);
 }
 
-/* A handle that a caller gives, as one element of an array */
-typedef struct Handle
-{
-	int32		pid;
-	int64		cookie;
-	bool		isnull;
-} Handle;
-
+/* An array of handles that a caller gives */
 static Handle *
 handle_args(FunctionCallInfo fcinfo, int arg, int *count)
 {
@@ -5252,46 +7004,35 @@ handle_args(FunctionCallInfo fcinfo, int arg, int *count)
 	handles = palloc0(Max(*count, 1) * sizeof(Handle));
 	for (int i = 0; i < *count; i++)
 	{
-		HeapTupleHeader tuple;
-		Datum		pid;
-		Datum		cookie;
-		bool		pid_isnull;
-		bool		cookie_isnull;
-
-		handles[i].isnull = nulls[i];
 		if (nulls[i])
-			continue;
-		tuple = DatumGetHeapTupleHeader(elems[i]);
-		pid = GetAttributeByNum(tuple, 1, &pid_isnull);
-		cookie = GetAttributeByNum(tuple, 2, &cookie_isnull);
-		handles[i].isnull = pid_isnull || cookie_isnull;
-		/* Where int8 is passed by reference, there is nothing to look at. */
-		handles[i].pid = pid_isnull ? 0 : DatumGetInt32(pid);
-		handles[i].cookie = cookie_isnull ? 0 : DatumGetInt64(cookie);
+			handles[i].isnull = true;
+		else
+			handles[i] = read_handle(elems[i]);
 	}
 	return handles;
 }
 
 /*
- * pg_background_drain_v2(handles pg_background_handle[], timeout_ms int4)
+ * pg_background_drain(handles pg_background_handle[], timeout_ms int4)
  * returns setof pg_background_outcome
  *
  * Wait until all of some jobs have ended, or so many milliseconds have passed,
- * 0 meaning as long as it takes; return their outcomes in the order given.
+ * 0 meaning as long as it takes; return their outcomes in the order given, and
+ * forget those that have ended.
  *
  * Errors: 22023 where the time is longer than an hour, those of
  * wait_for_progress().
  */
-PG_FUNCTION_INFO_V1(pg_background_drain_v2);
+PG_FUNCTION_INFO_V1(pg_background_drain);
 Datum
-pg_background_drain_v2(PG_FUNCTION_ARGS)
+pg_background_drain(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo;
 	TimestampTz deadline;
 	int			count;
 	Handle	   *handles;
 
-	check_call(fcinfo, 2, "HI", "S" OUTCOME);
+	(void) check_call(fcinfo, "HI S" OUTCOME);
 	check_not_parallel();
 	rsinfo = begin_set(fcinfo);
 	deadline = wait_limit(fcinfo, 1);
@@ -5309,16 +7050,23 @@ pg_background_drain_v2(PG_FUNCTION_ARGS)
 		Datum		values[OUTCOME_COLUMNS];
 		bool		isnull[OUTCOME_COLUMNS] = {0};
 
-		values[0] = Int32GetDatum(handles[i].pid);
-		values[1] = Int64GetDatum(handles[i].cookie);
-		isnull[0] = isnull[1] = handles[i].isnull;
-		job_outcome(look_up_job(handles[i].pid, handles[i].cookie),
-					values, isnull);
+		handle_outcome(&handles[i], values, isnull);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
 							 values, isnull);
 	}
+
+	/* A handle may be among them more than once. */
+	for (int i = 0; i < count; i++)
+	{
+		Job		   *job = look_up_job(handles[i].pid, handles[i].cookie);
+
+		if (job != NULL && job_has_ended(job))
+			forget_job(job);
+	}
 	return (Datum) 0;
 }
+
+ANOTHER_NAME(pg_background_drain, pg_background_drain_v2)
 
 /* Of some jobs, the first one that has ended, NULL where none has. */
 static Job *
@@ -5328,7 +7076,7 @@ first_to_end(Job **set, int njobs)
 
 	for (int i = 0; i < njobs; i++)
 	{
-		if (set[i]->worker == NULL &&
+		if (job_has_ended(set[i]) &&
 			(first == NULL || set[i]->end_number < first->end_number))
 			first = set[i];
 	}
@@ -5336,19 +7084,19 @@ first_to_end(Job **set, int njobs)
 }
 
 /*
- * pg_background_wait_any_v2(handles pg_background_handle[], timeout_ms int4)
+ * pg_background_wait_any(handles pg_background_handle[], timeout_ms int4)
  * returns pg_background_handle
  *
  * Wait until one of some jobs has ended, and return its handle; NULL where so
  * many milliseconds have passed before, 0 meaning as long as it takes, or
- * where there are no handles.
+ * where none of the handles is one of this user.
  *
- * Errors: 22023 where the time is longer than an hour, those of get_job_v2()
- * and wait_for_progress().
+ * Errors: 22023 where the time is longer than an hour, those of
+ * wait_for_progress().
  */
-PG_FUNCTION_INFO_V1(pg_background_wait_any_v2);
+PG_FUNCTION_INFO_V1(pg_background_wait_any);
 Datum
-pg_background_wait_any_v2(PG_FUNCTION_ARGS)
+pg_background_wait_any(PG_FUNCTION_ARGS)
 {
 	TimestampTz deadline;
 	int			count;
@@ -5357,15 +7105,19 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 	Job		   *ended;
 	int			njobs = 0;
 
-	check_call(fcinfo, 2, "HI", "(il)");
+	(void) check_call(fcinfo, "HI (il)");
 	check_not_parallel();
 	deadline = wait_limit(fcinfo, 1);
 	handles = handle_args(fcinfo, 0, &count);
 	set = palloc(Max(count, 1) * sizeof(Job *));
 	for (int i = 0; i < count; i++)
 	{
-		if (!handles[i].isnull)
-			set[njobs++] = get_job_v2(handles[i].pid, handles[i].cookie);
+		Job		   *job = look_up_job(handles[i].pid, handles[i].cookie);
+
+		if (job == NULL)
+			continue;
+		use_job(job);
+		set[njobs++] = job;
 	}
 	if (njobs == 0)
 		PG_RETURN_NULL();
@@ -5379,13 +7131,16 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 	return job_handle(fcinfo, ended);
 }
 
+ANOTHER_NAME(pg_background_wait_any, pg_background_wait_any_v2)
+
 /* ----------------------------------------------------------------
  *		SQL functions: launch, wait and forget in one call
  * ----------------------------------------------------------------
  */
 
-/* The columns of pg_background_run_result, see check_call() */
-#define RUN_RESULT	"(ibbbltttl)"
+/* The columns of pg_background_run_result, from 2.0 on and in versions 1.x */
+#define RUN_RESULT		"(iltbbblttttzbl)"
+#define RUN_RESULT_1	"(ibbbltttl)"
 
 /* How long a job that has run into its caller's time-out may take to end */
 #define RUN_GRACE	1000
@@ -5394,7 +7149,7 @@ pg_background_wait_any_v2(PG_FUNCTION_ARGS)
 static void
 abandon_job(Job *job)
 {
-	if (job->worker != NULL)
+	if (!job_has_ended(job))
 		cancel_job(job);
 	forget_job(job);
 }
@@ -5407,24 +7162,23 @@ elapsed_since_launch(Job *job)
 }
 
 /*
- * Launch a job, wait for it until the deadline, 0 meaning as long as it takes,
- * and return a pg_background_run_result.  A job that takes longer is canceled.
+ * Launch a job whose rows are not wanted, and wait for it until the deadline, 0
+ * meaning as long as it takes.  A job that takes longer is canceled.  It has
+ * ended then, and is the caller's to forget.
  */
-static Datum
-run_job_now(FunctionCallInfo fcinfo, JobSpec *spec, TimestampTz deadline)
+static Job *
+launch_and_wait(JobSpec *spec, TimestampTz deadline, bool *timed_out)
 {
 	Job		   *job;
-	volatile bool timed_out = false;
-	Datum		values[9];
-	bool		isnull[9] = {0};
 
+	*timed_out = false;
 	spec->submitted = true;
-	job = launch_job(spec, false);
+	job = launch_job(spec, LAUNCH_RUN);
 	PG_TRY();
 	{
 		if (!wait_for_job(job, deadline))
 		{
-			timed_out = true;
+			*timed_out = true;
 			cancel_job(job);
 			end_with_grace(job, deadline_after(RUN_GRACE));
 			(void) wait_for_job(job, 0);
@@ -5436,78 +7190,57 @@ run_job_now(FunctionCallInfo fcinfo, JobSpec *spec, TimestampTz deadline)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	return job;
+}
 
-	values[0] = Int32GetDatum((int32) job->pid);
-	values[1] = BoolGetDatum(!timed_out);
-	values[2] = BoolGetDatum(timed_out);
-	values[3] = BoolGetDatum(job->error != NULL);
-	values[4] = row_count(job, &isnull[4]);
-	values[5] = command_tag(job, &isnull[5]);
-	values[6] = job_sqlstate(job, &isnull[6]);
-	values[7] = job_message(job, &isnull[7]);
-	values[8] = Int64GetDatum(elapsed_since_launch(job));
+/* The same, and return a pg_background_run_result. */
+static Datum
+run_job_now(FunctionCallInfo fcinfo, const char *declaration, JobSpec *spec,
+			TimestampTz deadline)
+{
+	bool		timed_out;
+	Job		   *job = launch_and_wait(spec, deadline, &timed_out);
+	int64		elapsed = elapsed_since_launch(job);
+	Datum		values[OUTCOME_COLUMNS + 2];
+	bool		isnull[OUTCOME_COLUMNS + 2] = {0};
+
+	stats.timed_out += timed_out;
+	if (strcmp(declared_result(declaration), RUN_RESULT) == 0)
+	{
+		job_outcome(job, values, isnull);
+		values[4] = BoolGetDatum(!timed_out);
+		values[12] = BoolGetDatum(timed_out);
+		values[13] = Int64GetDatum(elapsed);
+	}
+	else
+	{
+		values[0] = Int32GetDatum((int32) job->pid);
+		values[1] = BoolGetDatum(!timed_out);
+		values[2] = BoolGetDatum(timed_out);
+		values[3] = BoolGetDatum(job->error != NULL);
+		values[4] = row_count(job, &isnull[4]);
+		values[5] = command_tag(job, &isnull[5]);
+		values[6] = job_sqlstate(job, &isnull[6]);
+		values[7] = job_message(job, &isnull[7]);
+		values[8] = Int64GetDatum(elapsed);
+	}
 	forget_job(job);
-	return make_composite(fcinfo, RUN_RESULT, values, isnull);
-}
-
-/* What a run function is called with: SQL string, queue size, time, label. */
-static JobSpec
-run_args(FunctionCallInfo fcinfo)
-{
-	JobSpec		spec = {0};
-
-	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
-	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
-	spec.label = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
-	return spec;
+	return make_composite(fcinfo, declaration, values, isnull);
 }
 
 /*
- * pg_background_run_v2(sql text, queue_size int4, timeout_ms int4, label text)
- * returns pg_background_run_result
+ * Launch a job and return its rows, in what time the deadline leaves, 0 meaning
+ * as long as it takes.
  *
- * Launch a job, wait for it, say what became of it and forget it.  A job that
- * takes longer than timeout_ms, 0 meaning as long as it takes, is canceled.
- *
- * Errors: 22023 where the time is longer than an hour, those of launch_job()
- * and wait_for_progress(); the job's own is part of the result.
+ * Errors: 57014 where it takes longer, and is canceled; those of launch_job(),
+ * begin_set() and read_job(); the job's own.
  */
-PG_FUNCTION_INFO_V1(pg_background_run_v2);
-Datum
-pg_background_run_v2(PG_FUNCTION_ARGS)
+static Datum
+query_job_now(FunctionCallInfo fcinfo, JobSpec *spec, TimestampTz deadline)
 {
-	JobSpec		spec;
+	ReturnSetInfo *rsinfo = begin_set(fcinfo);
+	Job		   *job = launch_job(spec, LAUNCH_RUN);
 
-	check_call(fcinfo, 4, "TIIT", RUN_RESULT);
-	spec = run_args(fcinfo);
-	return run_job_now(fcinfo, &spec, wait_limit(fcinfo, 2));
-}
-
-/*
- * pg_background_run_query_v2(sql text, queue_size int4, timeout_ms int4,
- *							  label text, col_def text)
- * returns setof record
- *
- * Launch a job, return its rows and forget it.  col_def is not needed, and
- * accepted for those who give it.
- *
- * Errors: 57014 where it takes longer than timeout_ms, and is canceled; those
- * of launch_job(), begin_set() and read_job(); the job's own.
- */
-PG_FUNCTION_INFO_V1(pg_background_run_query_v2);
-Datum
-pg_background_run_query_v2(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo;
-	TimestampTz deadline;
-	JobSpec		spec;
-	Job		   *job;
-
-	check_call(fcinfo, 4, "TIITT", "Sr");
-	rsinfo = begin_set(fcinfo);
-	deadline = wait_limit(fcinfo, 2);
-	spec = run_args(fcinfo);
-	job = launch_job(&spec, false);
 	PG_TRY();
 	{
 		read_job(job, rsinfo, deadline);
@@ -5524,8 +7257,84 @@ pg_background_run_query_v2(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* What a run function is called with: SQL string, queue size, time, label. */
+static JobSpec
+run_args(FunctionCallInfo fcinfo)
+{
+	JobSpec		spec = {0};
+
+	spec.sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	spec.queue_size = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	spec.label = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	return spec;
+}
+
 /*
- * pg_background_submit_on_commit_v2(sql text, queue_size int4, label text)
+ * pg_background_run(sql text, queue_size int4, timeout_ms int4, label text)
+ * returns pg_background_run_result
+ *
+ * Launch a job, wait for it, say what became of it and forget it.  A job that
+ * takes longer than timeout_ms, 0 meaning as long as it takes, is canceled.
+ *
+ * Errors: 22023 where the time is longer than an hour, those of launch_job()
+ * and wait_for_progress(); the job's own is part of the result.
+ */
+PG_FUNCTION_INFO_V1(pg_background_run);
+Datum
+pg_background_run(PG_FUNCTION_ARGS)
+{
+	const char *declaration = check_call(fcinfo, "TIIT " RUN_RESULT,
+										 "TIIT " RUN_RESULT_1);
+	JobSpec		spec = run_args(fcinfo);
+
+	spec.since_2 = strcmp(declared_result(declaration), RUN_RESULT) == 0;
+	return run_job_now(fcinfo, declaration, &spec, wait_limit(fcinfo, 2));
+}
+
+ANOTHER_NAME(pg_background_run, pg_background_run_v2)
+
+/*
+ * pg_background_run_query(sql text, queue_size int4, timeout_ms int4,
+ *						   label text, col_def text)
+ * returns setof record
+ *
+ * Launch a job, return its rows and forget it.  col_def is not needed, and
+ * accepted for those who give it.
+ *
+ * Errors: 22023 where the time is longer than an hour, those of query_job_now().
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_query);
+Datum
+pg_background_run_query(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec;
+
+	(void) check_call(fcinfo, "TIITT Sr");
+	spec = run_args(fcinfo);
+	spec.since_2 = true;
+	return query_job_now(fcinfo, &spec, wait_limit(fcinfo, 2));
+}
+
+/*
+ * pg_background_run_query_v2(sql text, queue_size int4, timeout_ms int4,
+ *							  label text [, col_def text])
+ * returns setof record
+ *
+ * The same, as versions 1.x have it.
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_query_v2);
+Datum
+pg_background_run_query_v2(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec;
+
+	(void) check_call(fcinfo, "TIITT Sr", "TIIT Sr");
+	spec = run_args(fcinfo);
+	return query_job_now(fcinfo, &spec, wait_limit(fcinfo, 2));
+}
+
+/*
+ * pg_background_submit_on_commit(sql text, queue_size int4, label text)
  * returns void
  *
  * Launch a job when the transaction commits; never, where it or the
@@ -5533,13 +7342,33 @@ pg_background_run_query_v2(PG_FUNCTION_ARGS)
  *
  * Errors: those of launch_on_commit().
  */
+PG_FUNCTION_INFO_V1(pg_background_submit_on_commit);
+Datum
+pg_background_submit_on_commit(PG_FUNCTION_ARGS)
+{
+	JobSpec		spec;
+
+	(void) check_call(fcinfo, "TIT v");
+	spec = launch_args(fcinfo);
+	spec.since_2 = true;
+	spec.submitted = true;
+	launch_on_commit(&spec);
+	PG_RETURN_VOID();
+}
+
+/*
+ * pg_background_submit_on_commit_v2(sql text, queue_size int4 [, label text])
+ * returns void
+ *
+ * The same, as 1.11 has it.
+ */
 PG_FUNCTION_INFO_V1(pg_background_submit_on_commit_v2);
 Datum
 pg_background_submit_on_commit_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec;
 
-	check_call(fcinfo, 2, "TIT", "v");
+	(void) check_call(fcinfo, "TI v", "TIT v");
 	spec = launch_args(fcinfo);
 	spec.submitted = true;
 	launch_on_commit(&spec);
@@ -5553,13 +7382,14 @@ pg_background_submit_on_commit_v2(PG_FUNCTION_ARGS)
 
 /*
  * What a function with parameters is called with: SQL string, and VARIADIC "any",
- * which is serialized.  Values that are kept elsewhere are fetched: the job cannot
- * see what this transaction can.
+ * which is serialized; strings whose type was left open are sent as text.  Values
+ * that are kept elsewhere are fetched: the job cannot see what this transaction
+ * can.
  *
  * Errors: 0A000 for an anonymous record.
  */
 static void
-params_args(FunctionCallInfo fcinfo, JobSpec *spec)
+params_args(FunctionCallInfo fcinfo, const char *declaration, JobSpec *spec)
 {
 	Datum	   *values;
 	Oid		   *types;
@@ -5567,6 +7397,8 @@ params_args(FunctionCallInfo fcinfo, JobSpec *spec)
 	StringInfo	params = makeStringInfo();
 
 	spec->sql = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	if (declaration[1] == ' ')
+		return;
 	spec->nparams = Max(extract_variadic_args(fcinfo, 1, true,
 											  &values, &types, &nulls), 0);
 	spec->params = params;
@@ -5577,6 +7409,8 @@ params_args(FunctionCallInfo fcinfo, JobSpec *spec)
 		Size		size;
 		char	   *start;
 
+		if (declaration[1] == 'u')
+			types[i] = TEXTOID;
 		if (is_anonymous(types[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -5596,7 +7430,7 @@ params_args(FunctionCallInfo fcinfo, JobSpec *spec)
 }
 
 /*
- * pg_background_launch_params_v2(sql text, VARIADIC params "any")
+ * pg_background_launch_params(sql text, VARIADIC params "any")
  * returns pg_background_handle
  *
  * Launch a job of a single statement, with parameters $1, $2 and so on, which
@@ -5604,50 +7438,103 @@ params_args(FunctionCallInfo fcinfo, JobSpec *spec)
  *
  * Errors: those of launch_job() and params_args().
  */
-PG_FUNCTION_INFO_V1(pg_background_launch_params_v2);
+PG_FUNCTION_INFO_V1(pg_background_launch_params);
 Datum
-pg_background_launch_params_v2(PG_FUNCTION_ARGS)
+pg_background_launch_params(PG_FUNCTION_ARGS)
 {
+	const char *declaration = check_call(fcinfo, "T* (il)", "Tu (il)");
 	JobSpec		spec = {0};
 
-	check_call(fcinfo, 2, "T*", "(il)");
-	params_args(fcinfo, &spec);
-	return job_handle(fcinfo, launch_job(&spec, false));
+	params_args(fcinfo, declaration, &spec);
+	return job_handle(fcinfo, launch_job(&spec, LAUNCH_BEGIN));
 }
 
+ANOTHER_NAME(pg_background_launch_params, pg_background_launch_params_v2)
+
 /*
- * pg_background_submit_params_v2(sql text, VARIADIC params "any")
+ * pg_background_submit_params(sql text, VARIADIC params "any")
  * returns pg_background_handle
  *
  * The same, where the result is never read.
  */
-PG_FUNCTION_INFO_V1(pg_background_submit_params_v2);
+PG_FUNCTION_INFO_V1(pg_background_submit_params);
 Datum
-pg_background_submit_params_v2(PG_FUNCTION_ARGS)
+pg_background_submit_params(PG_FUNCTION_ARGS)
 {
+	const char *declaration = check_call(fcinfo, "T* (il)", "Tu (il)");
 	JobSpec		spec = {0};
 
-	check_call(fcinfo, 2, "T*", "(il)");
 	spec.submitted = true;
-	params_args(fcinfo, &spec);
-	return job_handle(fcinfo, launch_job(&spec, false));
+	params_args(fcinfo, declaration, &spec);
+	return job_handle(fcinfo, launch_job(&spec, LAUNCH_SUBMIT));
 }
 
+ANOTHER_NAME(pg_background_submit_params, pg_background_submit_params_v2)
+
 /*
- * pg_background_run_params_v2(sql text, VARIADIC params "any")
+ * pg_background_run_params(sql text, VARIADIC params "any")
  * returns pg_background_run_result
  *
  * The same, and wait for the job, say what became of it and forget it.
  */
-PG_FUNCTION_INFO_V1(pg_background_run_params_v2);
+PG_FUNCTION_INFO_V1(pg_background_run_params);
 Datum
-pg_background_run_params_v2(PG_FUNCTION_ARGS)
+pg_background_run_params(PG_FUNCTION_ARGS)
 {
+	const char *declaration = check_call(fcinfo, "T* " RUN_RESULT,
+										 "Tu " RUN_RESULT, "T* " RUN_RESULT_1);
 	JobSpec		spec = {0};
 
-	check_call(fcinfo, 2, "T*", RUN_RESULT);
-	params_args(fcinfo, &spec);
-	return run_job_now(fcinfo, &spec, 0);
+	params_args(fcinfo, declaration, &spec);
+	return run_job_now(fcinfo, declaration, &spec, 0);
+}
+
+ANOTHER_NAME(pg_background_run_params, pg_background_run_params_v2)
+
+/*
+ * pg_background_exec(sql text [, VARIADIC params "any"]) returns int8
+ *
+ * Run a statement in a transaction of its own, and say how many rows it has
+ * returned or changed.
+ *
+ * Errors: those of launch_job(), params_args() and wait_for_progress(), the
+ * job's own.
+ */
+PG_FUNCTION_INFO_V1(pg_background_exec);
+Datum
+pg_background_exec(PG_FUNCTION_ARGS)
+{
+	const char *declaration = check_call(fcinfo, "T l", "T* l", "Tu l");
+	JobSpec		spec = {0};
+	bool		timed_out;
+	Job		   *job;
+	int64		count;
+
+	params_args(fcinfo, declaration, &spec);
+	job = launch_and_wait(&spec, 0, &timed_out);
+	if (job->error != NULL)
+		raise_job_error(job);
+	count = job->row_count;
+	forget_job(job);
+	PG_RETURN_INT64(count);
+}
+
+/*
+ * pg_background_query(sql text [, VARIADIC params "any"]) returns setof record
+ *
+ * Run a statement in a transaction of its own, and return its rows.
+ *
+ * Errors: those of params_args() and query_job_now().
+ */
+PG_FUNCTION_INFO_V1(pg_background_query);
+Datum
+pg_background_query(PG_FUNCTION_ARGS)
+{
+	const char *declaration = check_call(fcinfo, "T Sr", "T* Sr", "Tu Sr");
+	JobSpec		spec = {0};
+
+	params_args(fcinfo, declaration, &spec);
+	return query_job_now(fcinfo, &spec, 0);
 }
 
 /* ----------------------------------------------------------------
@@ -5769,7 +7656,8 @@ raise_notices(Job *job)
 }
 
 /*
- * pg_background_result_jsonb_v2(pid int4, cookie int8) returns setof jsonb
+ * pg_background_result_jsonb(h pg_background_handle) returns setof jsonb
+ * pg_background_result_jsonb(pid int4, cookie int8) returns setof jsonb
  *
  * Wait for a job and return its rows, once, each as to_jsonb() makes it an
  * object; or its command tags, where it returned none.
@@ -5777,15 +7665,14 @@ raise_notices(Job *job)
  * Errors: those of check_readable() and wait_for_progress(), the job's own,
  * 0A000 for a column that no caller can take.
  */
-PG_FUNCTION_INFO_V1(pg_background_result_jsonb_v2);
+PG_FUNCTION_INFO_V1(pg_background_result_jsonb);
 Datum
-pg_background_result_jsonb_v2(PG_FUNCTION_ARGS)
+pg_background_result_jsonb(PG_FUNCTION_ARGS)
 {
-	Job		   *job;
+	const char *declaration = check_call(fcinfo, "il Sj", "k Sj");
+	Job		   *job = job_arg(fcinfo, declaration);
 	ReturnSetInfo *rsinfo;
 
-	check_call(fcinfo, 2, "il", "Sj");
-	job = job_arg(fcinfo);
 	check_readable(job);
 	rsinfo = begin_set(fcinfo);
 	(void) wait_for_job(job, 0);
@@ -5811,12 +7698,14 @@ pg_background_result_jsonb_v2(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+ANOTHER_NAME(pg_background_result_jsonb, pg_background_result_jsonb_v2)
+
 /* ----------------------------------------------------------------
  *		SQL functions: a list of commands
  * ----------------------------------------------------------------
  */
 
-/* One call of pg_background_run_all_v2() */
+/* One call of pg_background_run_all() */
 typedef struct RunAll
 {
 	text	  **commands;
@@ -5838,13 +7727,7 @@ typedef struct RunAll
 	Job		  **running;
 	int		   *numbers;
 	int			nrunning;
-
-	/* When to look next whether those wait for us */
-	TimestampTz check_at;
 } RunAll;
-
-/* How often to look for a free slot while commands run, milliseconds */
-#define RUN_ALL_RETRY	100
 
 /* Note which commands have ended, and whether to stop. */
 static void
@@ -5857,7 +7740,7 @@ run_all_collect(RunAll *run)
 		Job		   *job = run->running[i];
 		int			number = run->numbers[i];
 
-		if (job->worker == NULL)
+		if (job_has_ended(job))
 		{
 			run->elapsed[number] = elapsed_since_launch(job);
 			if (run->stop_on_error && job->error != NULL)
@@ -5871,8 +7754,8 @@ run_all_collect(RunAll *run)
 }
 
 /*
- * Launch commands until there are as many as may run, or no worker is to be
- * had; but one must be, where none runs.
+ * Launch commands until there are as many as may run.  Where no other runs, one
+ * must have a worker; those that do not will have the next.
  */
 static void
 run_all_launch(RunAll *run)
@@ -5884,37 +7767,11 @@ run_all_launch(RunAll *run)
 
 		spec.sql = run->commands[run->next];
 		spec.submitted = true;
-		job = launch_job(&spec, run->nrunning > 0);
-		if (job == NULL)
-			return;
+		job = launch_job(&spec, run->nrunning > 0 ? LAUNCH_QUEUE : LAUNCH_RUN);
 		pin_job(job);
 		run->running[run->nrunning] = job;
 		run->numbers[run->nrunning++] = run->next;
 		run->jobs[run->next++] = job;
-	}
-}
-
-/*
- * Wait until a command has said something; or for a moment, where more could run
- * at once if there were slots, since nobody tells us of those that others free.
- */
-static void
-run_all_wait(RunAll *run)
-{
-	if (run->stopped || run->next == run->ncommands ||
-		run->nrunning == run->concurrency)
-	{
-		(void) wait_for_progress(run->running, run->nrunning, 0, true);
-		return;
-	}
-
-	if (wait_for_progress(run->running, run->nrunning,
-						  deadline_after(RUN_ALL_RETRY), true))
-		run->check_at = deadline_after(DeadlockTimeout);
-	else if (GetCurrentTimestamp() >= run->check_at)
-	{
-		(void) find_deadlock(run->running, run->nrunning);
-		run->check_at = deadline_after(DeadlockTimeout);
 	}
 }
 
@@ -5968,13 +7825,11 @@ run_all_array(RunAll *run)
 static void
 run_all_end(RunAll *run)
 {
-	spare_idle_timeout = SPARE_IDLE_TIMEOUT;
 	for (int i = 0; i < run->next; i++)
 	{
 		abandon_job(run->jobs[i]);
 		unpin_job(run->jobs[i]);
 	}
-	release_idle_workers(max_idle_workers);
 }
 
 /* Cancel those that run, since one has failed. */
@@ -5996,7 +7851,6 @@ run_all_stop(RunAll *run)
 static void
 run_all(RunAll *run)
 {
-	spare_idle_timeout = INT_MAX;
 	PG_TRY();
 	{
 		for (;;)
@@ -6008,7 +7862,7 @@ run_all(RunAll *run)
 				run_all_launch(run);
 			if (run->nrunning == 0)
 				break;
-			run_all_wait(run);
+			(void) wait_for_progress(run->running, run->nrunning, 0, true);
 		}
 		if (run->rsinfo != NULL)
 			run_all_return(run);
@@ -6062,12 +7916,10 @@ run_all_args(FunctionCallInfo fcinfo, RunAll *run)
 	run->elapsed = palloc(Max(run->ncommands, 1) * sizeof(int64));
 	run->running = palloc(run->concurrency * sizeof(Job *));
 	run->numbers = palloc(run->concurrency * sizeof(int));
-	run->check_at = deadline_after(DeadlockTimeout);
 }
 
 /*
- * pg_background_run_all_v2(commands text[], concurrency int4,
- *							stop_on_error bool)
+ * pg_background_run_all(commands text[], concurrency int4, stop_on_error bool)
  * returns setof (ordinality int8, the columns of pg_background_outcome,
  *				  elapsed_ms int8)
  *
@@ -6078,13 +7930,13 @@ run_all_args(FunctionCallInfo fcinfo, RunAll *run)
  * Errors: 22004 for a command that is null, 22023 for a negative concurrency,
  * those of launch_job() and wait_for_progress().
  */
-PG_FUNCTION_INFO_V1(pg_background_run_all_v2);
+PG_FUNCTION_INFO_V1(pg_background_run_all);
 Datum
-pg_background_run_all_v2(PG_FUNCTION_ARGS)
+pg_background_run_all(PG_FUNCTION_ARGS)
 {
 	RunAll		run = {0};
 
-	check_call(fcinfo, 3, "AIB", "S(liltbbblttttzl)");
+	(void) check_call(fcinfo, "AIB S(liltbbblttttzl)");
 	run.rsinfo = begin_set(fcinfo);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
@@ -6092,6 +7944,8 @@ pg_background_run_all_v2(PG_FUNCTION_ARGS)
 	run_all(&run);
 	return (Datum) 0;
 }
+
+ANOTHER_NAME(pg_background_run_all, pg_background_run_all_v2)
 
 /*
  * Hold no snapshot while we wait, since there are commands that wait for all who
@@ -6122,9 +7976,9 @@ let_go_of_snapshots(FunctionCallInfo fcinfo)
  * procedure pg_background_maintain(commands text[], concurrency int4,
  *				stop_on_error bool, INOUT outcomes pg_background_outcome[])
  *
- * The same as pg_background_run_all_v2(), and hold no snapshot meanwhile, so that commands which
- * wait for those of others, as CREATE INDEX CONCURRENTLY does, do not wait for
- * us.  What is given for outcomes does not matter.
+ * The same as pg_background_run_all(), and hold no snapshot meanwhile, so that
+ * commands which wait for those of others, as CREATE INDEX CONCURRENTLY does, do
+ * not wait for us.  What is given for outcomes does not matter.
  *
  * Errors: the same.
  */
@@ -6134,8 +7988,8 @@ pg_background_maintain(PG_FUNCTION_ARGS)
 {
 	RunAll		run = {0};
 	bool		isnull = PG_ARGISNULL(0);
+	const char *declaration = check_call(fcinfo, "AIBW (w)");
 
-	check_call(fcinfo, 4, "AIBW", "(w)");
 	if (!isnull)
 	{
 		run_all_args(fcinfo, &run);
@@ -6145,93 +7999,219 @@ pg_background_maintain(PG_FUNCTION_ARGS)
 		run_all(&run);
 		EnsurePortalSnapshotExists();
 	}
-	return make_composite(fcinfo, "(w)", &run.outcomes, &isnull);
+	return make_composite(fcinfo, declaration, &run.outcomes, &isnull);
 }
 
 /* ----------------------------------------------------------------
- *		SQL functions: the workers of all sessions
+ *		SQL functions: the pool
  * ----------------------------------------------------------------
  */
 
-/* Return a row of pg_background_workers_v2() for a worker. */
-static void
-list_worker(WorkerShared *shared, ReturnSetInfo *rsinfo)
-{
-	uint32		state = pg_atomic_read_u32(&shared->state);
-	JobInfo		info;
-	Datum		values[9];
-	bool		isnull[9] = {0};
-	bool		visible;
+#define WORKERS_COLUMNS	11
 
-	read_job_info(shared, &info);
-	visible = has_privs_of_role(GetUserId(), info.owner) ||
+/* Return a row of pg_background_workers() for a worker; natts as declared. */
+static void
+list_worker(PoolWorker *worker, Kind *kind, JobInfo *info, JobState state,
+			ReturnSetInfo *rsinfo)
+{
+	Datum		values[WORKERS_COLUMNS];
+	bool		isnull[WORKERS_COLUMNS] = {0};
+	bool		busy = worker->job >= 0;
+	bool		visible = has_privs_of_role(GetUserId(), info->owner) ||
 		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
-	values[0] = Int32GetDatum((int32) shared->head.pid);
-	values[1] = Int32GetDatum((int32) shared->launcher_pid);
-	values[2] = ObjectIdGetDatum(info.launcher_user);
-	values[3] = ObjectIdGetDatum(info.user_id);
-	values[4] = ObjectIdGetDatum(shared->database);
-	values[5] = text_or_null(visible && info.label[0] != '\0' ?
-							 info.label : NULL, &isnull[5]);
-	values[6] = CStringGetTextDatum(state == WORKER_RUNNING ||
-									state == WORKER_ENDED ? "running" :
-									state == WORKER_READY ||
-									state == WORKER_LEAVING ? "idle" : "starting");
+	values[0] = Int32GetDatum((int32) worker->pid);
+	values[1] = Int32GetDatum((int32) info->launcher_pid);
+	values[2] = ObjectIdGetDatum(info->launcher_user);
+	values[3] = ObjectIdGetDatum(info->user_id);
+	values[4] = ObjectIdGetDatum(kind->database);
+	values[5] = text_or_null(visible && info->label[0] != '\0' ?
+							 info->label : NULL, &isnull[5]);
+	values[6] = CStringGetTextDatum(!busy ? "idle" :
+									state == JOB_STARTING ? "starting" :
+									"running");
 	isnull[6] = !visible;
-	values[7] = TimestampTzGetDatum(info.launched_at);
+	values[7] = TimestampTzGetDatum(info->launched_at);
 	isnull[7] = !visible;
-	values[8] = text_or_null(visible ? info.sql_preview : NULL, &isnull[8]);
+	values[8] = text_or_null(visible ? info->sql_preview : NULL, &isnull[8]);
+	values[9] = Int32GetDatum(info->progress_pct);
+	isnull[9] = !visible || !busy || info->progress_pct < 0;
+	values[10] = text_or_null(!isnull[9] && info->progress_msg[0] != '\0' ?
+							  info->progress_msg : NULL, &isnull[10]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
 }
 
 /*
- * pg_background_workers_v2() returns setof (pid int4, launcher_pid int4,
+ * pg_background_workers() returns setof (pid int4, launcher_pid int4,
  *		launcher_user oid, user_id oid, database oid, label text, state text,
- *		launched_at timestamptz, sql_preview text)
+ *		launched_at timestamptz, sql_preview text, progress_pct int4,
+ *		progress_msg text)
  *
  * List the workers of all sessions of the cluster, with the job that each of
  * them runs, or has run last.  What a job is shows to those who may see the
- * queries of its user in pg_stat_activity.
- *
- * Errors: 53200 where there is no shared memory to list them in.
+ * queries of its user in pg_stat_activity.  In 1.11, the last two columns are
+ * not there.
  */
-PG_FUNCTION_INFO_V1(pg_background_workers_v2);
+PG_FUNCTION_INFO_V1(pg_background_workers);
 Datum
-pg_background_workers_v2(PG_FUNCTION_ARGS)
+pg_background_workers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo;
-	pg_atomic_uint32 *segments = worker_segments();
 
-	check_call(fcinfo, 0, "", "S(iiooottzt)");
-	if (segments == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("background workers cannot be listed"),
-				 errdetail("The server's shared memory was used up before the list was made."),
-				 errhint("Restart the server, best with \"%s\" in \"shared_preload_libraries\".",
-						 LIBRARY_NAME)));
+	(void) check_call(fcinfo, " S(iiooottztit)", " S(iiooottzt)");
+	attach_pool();
 	rsinfo = begin_set(fcinfo);
-	for (int i = 0; i < MaxBackends; i++)
+	for (int i = 0; i < max_worker_processes; i++)
 	{
-		dsm_handle	handle = pg_atomic_read_u32(&segments[i]);
-		dsm_segment *mapped;
-		dsm_segment *segment;
-		SegmentHead *head;
+		PoolWorker	worker;
+		Kind		kind;
+		JobInfo		info;
+		JobState	state = JOB_FREE;
+		bool		used;
 
-		if (handle == 0)
-			continue;
-		mapped = dsm_find_mapping(handle);
-		segment = mapped != NULL ? mapped : dsm_attach(handle);
-		if (segment == NULL)
-			continue;
-		head = dsm_segment_address(segment);
-		if (head->magic == SEGMENT_MAGIC)
-			list_worker((WorkerShared *) head, rsinfo);
-		if (mapped == NULL)
-			dsm_detach(segment);
+		lock_pool();
+		worker = pool->workers[i];
+		used = worker_state(&worker) != WORKER_FREE && worker.pid != 0;
+		if (used)
+		{
+			kind = pool->kinds[worker.kind];
+			info = worker.info;
+			if (worker.job >= 0)
+			{
+				read_job_info(body_of(&pool->jobs[worker.job]), &info);
+				state = shared_state(worker.job);
+			}
+		}
+		unlock_pool();
+		/* One that has had no job yet is nobody's. */
+		if (used && info.launched_at != 0)
+			list_worker(&worker, &kind, &info, state, rsinfo);
 	}
 	return (Datum) 0;
+}
+
+ANOTHER_NAME(pg_background_workers, pg_background_workers_v2)
+
+#define POOL_COLUMNS	13
+
+/* Add up what there is of the kinds that count with this one. */
+static void
+list_kind(int number, ReturnSetInfo *rsinfo)
+{
+	int			running = 0;
+	int			idle = 0;
+	int			queued = 0;
+	int			waiting = 0;
+	Kind		kind;
+	Datum		values[POOL_COLUMNS];
+	bool		isnull[POOL_COLUMNS] = {0};
+
+	lock_pool();
+	kind = pool->kinds[number];
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		if (worker_state(worker) == WORKER_FREE ||
+			pool->kinds[worker->kind].counted_with != number)
+			continue;
+		running += worker->job >= 0;
+		idle += worker_state(worker) == WORKER_IDLE;
+	}
+	for (int k = 0; k < pool->nkinds; k++)
+	{
+		if (!pool->kinds[k].used || pool->kinds[k].counted_with != number)
+			continue;
+		queued += pool->kinds[k].njobs;
+		for (int i = pool->kinds[k].first_job; i >= 0; i = pool->jobs[i].next)
+			waiting += pool->jobs[i].awaited;
+	}
+	unlock_pool();
+	if (!kind.used || kind.counted_with != number)
+		return;
+
+	values[0] = ObjectIdGetDatum(kind.database);
+	values[1] = ObjectIdGetDatum(kind.login_user);
+	values[2] = Int32GetDatum(running);
+	values[3] = Int32GetDatum(idle);
+	values[4] = Int32GetDatum(queued);
+	values[5] = Int32GetDatum(waiting);
+	values[6] = Int64GetDatum(kind.counters.launched);
+	values[7] = Int64GetDatum(kind.counters.completed);
+	values[8] = Int64GetDatum(kind.counters.failed);
+	values[9] = Int64GetDatum(kind.counters.canceled);
+	values[10] = Float8GetDatum(kind.counters.wait_time / 1000.0);
+	values[11] = Float8GetDatum(kind.counters.run_time / 1000.0);
+	values[12] = Int64GetDatum(kind.counters.started);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+}
+
+/*
+ * pg_background_pool() returns setof (database oid, login_user oid,
+ *		running int4, idle int4, queued int4, waiting int4, launched int8,
+ *		completed int8, failed int8, canceled int8, wait_ms float8,
+ *		run_ms float8, started int8)
+ *
+ * For each database and user that workers connect as: what its workers do, how
+ * many jobs have not begun and for how many of those a session waits; and, since
+ * the server's start, what became of its jobs, how long they have waited and run
+ * all together, and how many processes were started.
+ */
+PG_FUNCTION_INFO_V1(pg_background_pool);
+Datum
+pg_background_pool(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo;
+	int			nkinds;
+
+	(void) check_call(fcinfo, " S(ooiiiillllddl)");
+	attach_pool();
+	rsinfo = begin_set(fcinfo);
+	lock_pool();
+	nkinds = pool->nkinds;
+	unlock_pool();
+	for (int i = 0; i < nkinds; i++)
+		list_kind(i, rsinfo);
+	return (Datum) 0;
+}
+
+/* ----------------------------------------------------------------
+ *		What our own scripts need
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * pg_background_grant_again(command text) returns void
+ *
+ * Run a command in an extension script as though it was not in one: what a user
+ * has granted is granted again on what takes the place of what it was granted
+ * on, and does not become a privilege that the extension gives.
+ *
+ * Errors: 55000 outside of an extension script, those of the command.
+ */
+PG_FUNCTION_INFO_V1(pg_background_grant_again);
+Datum
+pg_background_grant_again(PG_FUNCTION_ARGS)
+{
+	(void) check_call(fcinfo, "t v");
+	if (!creating_extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s can only be called in an extension script",
+						format_procedure(fcinfo->flinfo->fn_oid))));
+	creating_extension = false;
+	PG_TRY();
+	{
+		SPI_connect();
+		SPI_execute(text_to_cstring(PG_GETARG_TEXT_PP(0)), false, 0);
+		SPI_finish();
+	}
+	PG_FINALLY();
+	{
+		creating_extension = true;
+	}
+	PG_END_TRY();
+	PG_RETURN_VOID();
 }
 
 /* ----------------------------------------------------------------
@@ -6251,18 +8231,20 @@ static int	output_sending = 0;
 /* What makes up the output; allowed to grow in a critical section */
 static MemoryContext output_context;
 
-/* NULL where nobody listens */
+/* NULL where nobody listens, or hears it all in the end, see publish_output() */
 static shm_mq_handle *output_queue = NULL;
-
-static shm_mq_handle *request_queue;
+static bool output_kept = false;
 
 /* Nobody has wanted rows or notices from the start, or there is no job. */
-static bool output_discard = false;
+static bool output_discard = true;
+
+static void finish_job(bool failed, bool canceled, int64 run_time, bool stays);
 
 static bool
 is_output_wanted(void)
 {
-	return !output_discard && pg_atomic_read_u32(&my_shared->discard) == 0;
+	return !output_discard && my_body != NULL &&
+		pg_atomic_read_u32(&my_body->discard) == 0;
 }
 
 /*
@@ -6341,10 +8323,10 @@ send_output(bool wait, bool flush)
 			case SHM_MQ_WOULD_BLOCK:
 				break;
 		}
-		if (pg_atomic_read_u32(&my_shared->discard) == DROP_ALL)
+		if (my_body == NULL ||
+			pg_atomic_read_u32(&my_body->discard) == DROP_ALL)
 		{
 			/* Nobody makes room any more. */
-			shm_mq_detach(output_queue);
 			output_queue = NULL;
 			continue;
 		}
@@ -6355,7 +8337,7 @@ send_output(bool wait, bool flush)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	if (output_queue == NULL)
+	if (output_queue == NULL && !output_kept)
 		resetStringInfo(&output);
 	return true;
 }
@@ -6453,7 +8435,8 @@ output_putmessage(char type, const char *body, size_t size)
 	StringInfoData notice;
 
 	if ((type != 'E' && type != 'N') ||
-		(type == 'E' && pg_atomic_read_u32(&my_shared->state) == WORKER_ENDED))
+		(type == 'E' && me->connected &&
+		 (my_body == NULL || shared_state(me->job) == JOB_ENDED)))
 		return 0;
 
 	if (kind == FRAME_NOTICE &&
@@ -6522,48 +8505,77 @@ report_unconverted(void)
 
 /* Of one that ends the process, only the log's hook hears before the client. */
 static emit_log_hook_type next_emit_log_hook = NULL;
+static int	fatal_error = 0;
 
 static void
 before_logging(ErrorData *error)
 {
 	if (error->elevel >= FATAL)
+	{
+		fatal_error = error->sqlerrcode;
 		report_unconverted();
+	}
 	if (next_emit_log_hook != NULL)
 		next_emit_log_hook(error);
 }
 
 /*
- * The process ends.  Where an error could not be sent, since the queue is full
- * and nobody reads it, leave word in the segment.  Of a job that has ended well,
- * the worker's state is word enough.
+ * Leave what a job has said and could not send where its launcher finds it when the
+ * job is done.  Where there is no room for it, that is an error, or its error's
+ * SQLSTATE; nothing here fails.
  */
 static void
-leave_last_words(int code, Datum arg)
+publish_output(void)
 {
-	LastWords  *last_words = &my_shared->head.last_words;
-	int			pos = 0;
+	MemoryContext oldcontext = CurrentMemoryContext;
+	volatile dsa_pointer pointer = InvalidDsaPointer;
 
-	if (send_output(false, true))
-		return;
-	while (pos < output.len)
+	debug_query_string = NULL;
+	if (output.len <= my_body->area_size)
+		memcpy(my_body->area, output.data, output.len);
+	else
 	{
-		FrameHeader *header = (FrameHeader *) (output.data + pos);
-
-		if (header->kind == FRAME_ERROR)
+		PG_TRY();
 		{
-			ErrorData  *error;
-
-			/* Should that fail, the job has failed all the same. */
-			last_words->sqlerrcode = ERRCODE_INTERNAL_ERROR;
-			error = parse_message(output.data + pos + FRAME_HEADER_SIZE,
-								  header->size);
-			strlcpy(last_words->message,
-					clip_text(error->message, LAST_ERROR_SIZE - 1),
-					LAST_ERROR_SIZE);
-			last_words->sqlerrcode = error->sqlerrcode;
+			pointer = dsa_allocate_extended(pool_area, output.len,
+											DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+			if (DsaPointerIsValid(pointer))
+				memcpy(dsa_get_address(pool_area, pointer), output.data,
+					   output.len);
 		}
-		pos += frame_space(header->size);
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(oldcontext);
+			FlushErrorState();
+			pointer = InvalidDsaPointer;
+		}
+		PG_END_TRY();
+		if (!DsaPointerIsValid(pointer))
+		{
+			my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
+			return;
+		}
+		my_body->output = pointer;
 	}
+	my_body->output_size = output.len;
+}
+
+/*
+ * The process ends with a job, which may not even have begun.  What is still to be
+ * sent, such as why, is left where it is found.
+ */
+static void
+leave_last_words(void)
+{
+	if (my_body == NULL)
+	{
+		my_body = body_of(&pool->jobs[me->job]);
+		output_queue = NULL;
+		output_kept = true;
+	}
+	(void) send_output(false, true);
+	if (output.len > 0)
+		publish_output();
 }
 
 /* ----------------------------------------------------------------
@@ -6716,7 +8728,7 @@ static DestReceiver row_receiver = {
  */
 
 static char job_line[sizeof(JOB_LINE_START) + 2 * NAMEDATALEN + LABEL_SIZE + 64];
-static char job_label[LABEL_SIZE];
+static char job_label[LABEL_SIZE + 1];
 static char database_name[NAMEDATALEN];
 static char user_name[NAMEDATALEN];
 static Oid	named_user = InvalidOid;
@@ -6748,8 +8760,8 @@ begin_job_line(Oid user)
 {
 	JobInfo		info;
 
-	read_job_info(my_shared, &info);
-	strlcpy(job_label, info.label, LABEL_SIZE);
+	read_job_info(my_body, &info);
+	strlcpy(job_label, info.label, LABEL_SIZE + 1);
 	if (user == named_user)
 		make_job_line();
 	else
@@ -6880,12 +8892,16 @@ set_user(const char *setting, Oid user)
  * they had been made the same.
  */
 static StringInfoData session_settings;
+static uint64 session_settings_id = 0;
+static uint64 last_session = 0;
 static StringInfoData session_serialized;
 static Oid	session_user_id;
 static Oid	session_role;
 
 /* The configuration was read again, and may differ from the launcher's. */
 static bool session_stale = false;
+
+static void forget_statements(void);
 
 /*
  * Make this session the same as the launcher's, in a transaction.  The level
@@ -6894,6 +8910,7 @@ static bool session_stale = false;
 static void
 adopt_session(bool settings_too, int warning_level)
 {
+	forget_statements();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	complete_job_line(session_user_id);
@@ -6912,21 +8929,49 @@ adopt_session(bool settings_too, int warning_level)
 	session_stale = false;
 }
 
+/* Show the label of the job in pg_stat_activity, as versions from 2.0 on do. */
+static void
+show_label(void)
+{
+	JobInfo		info;
+	char	   *name;
+
+	read_job_info(my_body, &info);
+	name = psprintf("%s:%s", LIBRARY_NAME, info.label);
+	/* Or the server says that it does. */
+	name[pg_mbcliplen(name, strlen(name), NAMEDATALEN - 1)] = '\0';
+	(void) set_config_option("application_name", name, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR, false);
+	pfree(name);
+}
+
 /* Take over from a request what it says of the launcher's session. */
 static void
-take_session(Request *request, char *settings)
+take_session(Request *request)
 {
-	if (request->settings_size > 0)
+	SharedSettings *shared = dsa_get_address(pool_area, my_body->settings);
+
+	if (shared->id != session_settings_id)
 	{
-		resetStringInfo(&session_settings);
-		appendBinaryStringInfo(&session_settings, settings,
-							   request->settings_size);
+		/* Other sessions may have the same. */
+		if (shared->size != session_settings.len ||
+			memcmp(shared->data, session_settings.data, shared->size) != 0)
+		{
+			resetStringInfo(&session_settings);
+			appendBinaryStringInfo(&session_settings, shared->data,
+								   shared->size);
+			session_stale = true;
+		}
+		session_settings_id = shared->id;
 	}
 	session_user_id = request->session_user;
 	session_role = request->role;
 
-	if (request->settings_size > 0)
-		session_stale = true;
+	/* What one session has made us plan is nothing to another. */
+	if (pool->jobs[me->job].session != last_session)
+		forget_statements();
+	last_session = pool->jobs[me->job].session;
+
 	if (session_stale ||
 		session_user_id != GetSessionUserId() ||
 		session_role != GetCurrentRoleId())
@@ -7046,8 +9091,20 @@ typedef struct JobParams
 {
 	int			count;
 	int			used;			/* the highest number that the statement has */
+	Oid		   *types;
 	ParamListInfo list;
 } JobParams;
+
+/*
+ * Statements with parameters that were run before, since one that comes again
+ * need not be parsed and planned again: the last ones, in a ring.  The server's
+ * plan cache sees to it that they are planned anew where that is necessary.
+ *
+ * They are those of one session, with its users and settings, see
+ * forget_statements().
+ */
+static CachedPlanSource *statements[16];
+static int	next_statement = 0;
 
 /* The parser has found $n. */
 static Node *
@@ -7106,6 +9163,7 @@ restore_params(Request *request, char *data)
 	if (params->count == 0)
 		return params;
 
+	params->types = palloc(params->count * sizeof(Oid));
 	params->list = makeParamList(params->count);
 	for (int i = 0; i < params->count; i++)
 	{
@@ -7115,8 +9173,53 @@ restore_params(Request *request, char *data)
 		data += sizeof(Oid);
 		param->value = datumRestore(&data, &param->isnull);
 		param->pflags = PARAM_FLAG_CONST;
+		params->types[i] = param->ptype;
 	}
 	return params;
+}
+
+/* A session, a user or a setting has changed: plan everything anew. */
+static void
+forget_statements(void)
+{
+	ResetPlanCache();
+	for (int i = 0; i < lengthof(statements); i++)
+	{
+		if (statements[i] != NULL)
+			DropCachedPlan(statements[i]);
+		statements[i] = NULL;
+	}
+}
+
+/* Was this statement run before, with parameters of these types? */
+static CachedPlanSource *
+find_statement(const char *sql, JobParams *params)
+{
+	for (int i = 0; i < lengthof(statements); i++)
+	{
+		CachedPlanSource *source = statements[i];
+
+		if (source != NULL && source->num_params == params->count &&
+			memcmp(source->param_types, params->types,
+				   params->count * sizeof(Oid)) == 0 &&
+			strcmp(source->query_string, sql) == 0)
+			return source;
+	}
+	return NULL;
+}
+
+/* Keep a statement that has been analyzed, for the next time that it comes. */
+static CachedPlanSource *
+keep_statement(CachedPlanSource *source, List *queries, JobParams *params)
+{
+	CompleteCachedPlan(source, queries, NULL, params->types, params->count,
+					   NULL, NULL, CURSOR_OPT_PARALLEL_OK, false);
+	SaveCachedPlan(source);
+	if (statements[next_statement] != NULL)
+		DropCachedPlan(statements[next_statement]);
+	statements[next_statement] = source;
+	next_statement = (next_statement + 1) % lengthof(statements);
+	return source;
 }
 
 /*
@@ -7126,11 +9229,16 @@ restore_params(Request *request, char *data)
 static void
 send_command(QueryCompletion *qc, bool is_last)
 {
-	CommandFrame *command = (CommandFrame *) append_frame(FRAME_COMMAND,
-														  sizeof(CommandFrame));
-	char	   *tag = command->tag;
+	CommandFrame *command;
+	char	   *tag;
 	const char *name = GetCommandTagName(qc->commandTag);
 
+	/* Where nobody reads them one by one, the last one is enough. */
+	if (output_kept)
+		output.len = 0;
+	command = (CommandFrame *) append_frame(FRAME_COMMAND,
+											sizeof(CommandFrame));
+	tag = command->tag;
 	command->row_count = qc->nprocessed;
 
 	if (!command_tag_display_rowcount(qc->commandTag))
@@ -7141,6 +9249,37 @@ send_command(QueryCompletion *qc, bool is_last)
 				 "%s " UINT64_FORMAT, name, qc->nprocessed);
 	if (output.len > GATHER_SIZE && !is_last)
 		(void) send_output(true, false);
+}
+
+/*
+ * Plan a statement; *cached is set where the plan is a cached one, which is then
+ * the portal's to release.
+ */
+static List *
+plan_statement(RawStmt *parsetree, const char *sql, JobParams *params,
+			   CachedPlan **cached)
+{
+	CachedPlanSource *source = NULL;
+	List	   *queries;
+
+	*cached = NULL;
+	if (params->count > 0)
+		source = find_statement(sql, params);
+	if (source == NULL)
+	{
+		/* It copies the tree, which analysis may change. */
+		if (params->count > 0)
+			source = CreateCachedPlan(parsetree, sql,
+									  CreateCommandTag(parsetree->stmt));
+		queries = analyze_and_rewrite(parsetree, sql, setup_param_hook, params);
+		check_params_used(params);
+		if (source == NULL)
+			return pg_plan_queries(queries, sql, CURSOR_OPT_PARALLEL_OK,
+								   params->list);
+		keep_statement(source, queries, params);
+	}
+	*cached = GetCachedPlan(source, params->list, NULL, NULL);
+	return (*cached)->stmt_list;
 }
 
 /*
@@ -7155,6 +9294,7 @@ run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
 	MemoryContext context;
 	MemoryContext oldcontext;
 	List	   *plans;
+	CachedPlan *cached;
 	Portal		portal;
 	DestReceiver *receiver;
 	QueryCompletion qc;
@@ -7167,25 +9307,23 @@ run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
 		BeginImplicitTransactionBlock();
 	CHECK_FOR_INTERRUPTS();
 
+	/* The transaction's context goes where the command is COMMIT. */
+	context = AllocSetContextCreate(MessageContext, "pg_background statement",
+									ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
 	if (analyze_requires_snapshot(parsetree))
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		snapshot_set = true;
 	}
-	/* The transaction's context goes where the command is COMMIT. */
-	context = AllocSetContextCreate(MessageContext, "pg_background statement",
-									ALLOCSET_DEFAULT_SIZES);
-	oldcontext = MemoryContextSwitchTo(context);
-	plans = analyze_and_rewrite(parsetree, sql, setup_param_hook, params);
-	check_params_used(params);
-	plans = pg_plan_queries(plans, sql, CURSOR_OPT_PARALLEL_OK, params->list);
+	plans = plan_statement(parsetree, sql, params, &cached);
+	PortalDefineQuery(portal, NULL, sql, tag, plans, cached);
 	if (snapshot_set)
 		PopActiveSnapshot();
 	CHECK_FOR_INTERRUPTS();
 
-	portal = CreatePortal("", true, true);
-	portal->visible = false;
-	PortalDefineQuery(portal, NULL, sql, tag, plans, NULL);
 	PortalStart(portal, params->list, 0, InvalidSnapshot);
 	receiver = is_last && !output_discard ? &row_receiver : None_Receiver;
 	MemoryContextSwitchTo(oldcontext);
@@ -7229,6 +9367,7 @@ run_string(const char *sql, JobParams *params)
 	bool		stats = log_statement_stats;
 	bool		logged = false;
 	bool		implicit_block;
+	CachedPlanSource *cached = NULL;
 	MemoryContext oldcontext;
 	char		duration[32];
 
@@ -7238,7 +9377,10 @@ run_string(const char *sql, JobParams *params)
 	complete_job_line(session_user_id);
 
 	oldcontext = MemoryContextSwitchTo(MessageContext);
-	parsetrees = pg_parse_query(sql);
+	if (params->count > 0)
+		cached = find_statement(sql, params);
+	parsetrees = cached != NULL ? list_make1(cached->raw_parse_tree) :
+		pg_parse_query(sql);
 	MemoryContextSwitchTo(oldcontext);
 
 	if (is_logged_statement(parsetrees))
@@ -7279,7 +9421,7 @@ run_string(const char *sql, JobParams *params)
 
 	/* A cancel that comes now is too late. */
 	HOLD_CANCEL_INTERRUPTS();
-	pg_atomic_write_u32(&my_shared->state, WORKER_ENDED);
+	set_shared_state(me->job, JOB_ENDED);
 
 	switch (check_log_duration(duration, logged))
 	{
@@ -7454,20 +9596,20 @@ hide_held_job(void)
 }
 
 /*
- * Run the job of a request, and say everything that there is to say of it.
- * Returns whether this process will take another request.
+ * Run the job at hand, and say everything that there is to say of it.
  *
  * A query cancel takes effect only while the job runs.  Where it has taken
  * effect, another may be on its way, which must not meet the next job.
  */
-static bool
-run_job(Request *request)
+static void
+run_job(void)
 {
-	char	   *job_settings = (char *) request + sizeof(Request);
-	char	   *sql = job_settings + request->settings_size;
+	Request    *request = &my_body->request;
+	char	   *sql = my_body->area;
+	char	   *params = sql + MAXALIGN(request->sql_size);
 	TimestampTz start = GetCurrentTimestamp();
+	volatile bool failed = false;
 	volatile bool canceled = false;
-	TimestampTz end;
 	bool		stays;
 	DoneFrame  *done;
 	ErrorContextCallback callback = {
@@ -7484,7 +9626,9 @@ run_job(Request *request)
 	PG_TRY();
 	{
 		RESUME_CANCEL_INTERRUPTS();
-		take_session(request, job_settings);
+		take_session(request);
+		if (request->shows_label)
+			show_label();
 		hold_user = request->hold_user;
 
 		debug_query_string = sql;
@@ -7493,22 +9637,23 @@ run_job(Request *request)
 			hide_held_job();
 		else
 			pgstat_report_activity(STATE_RUNNING, sql);
-		if (pg_atomic_read_u32(&my_shared->canceled) != 0)
+		if (pg_atomic_read_u32(&my_body->canceled) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling statement due to user request")));
 		if (worker_timeout > 0)
 			enable_timeout_after(job_timeout_id, worker_timeout);
 		MemoryContextSwitchTo(MessageContext);
-		run_string(sql, restore_params(request, sql + request->sql_size));
+		run_string(sql, restore_params(request, params));
 		disable_timeout(job_timeout_id, false);
 	}
 	PG_CATCH();
 	{
+		failed = true;
 		canceled = recover_from_error();
 		/* Throwing an error has ended that. */
 		HOLD_CANCEL_INTERRUPTS();
-		pg_atomic_write_u32(&my_shared->state, WORKER_ENDED);
+		set_shared_state(me->job, JOB_ENDED);
 	}
 	PG_END_TRY();
 
@@ -7520,24 +9665,22 @@ run_job(Request *request)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	set_ps_display("idle");
 
-	stays = request->idle_timeout >= 0 && !canceled && can_be_reset();
-	end = GetCurrentTimestamp();
-	pg_atomic_write_u64(&my_shared->idle_since, (uint64) end);
+	stays = !canceled && can_be_reset();
 	if (job_warnings.count > 0)
 		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
 			   &job_warnings, sizeof(WarningsFrame));
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
-	done->stays = stays;
-	done->execution = end - start;
+	done->execution = GetCurrentTimestamp() - start;
 	(void) send_output(true, true);
+	if (output_kept)
+		publish_output();
 	error_context_stack = callback.previous;
 	output_discard = true;
-	if (stays)
-		(void) change_state(my_shared, WORKER_ENDED, WORKER_READY);
+	output_queue = NULL;
+	finish_job(failed, canceled, GetCurrentTimestamp() - start, stays);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(MessageContext);
-	return stays && output_queue != NULL;
 }
 
 /*
@@ -7564,7 +9707,6 @@ reset_session(void)
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
 	LockReleaseAll(USER_LOCKMETHOD, true);
-	ResetPlanCache();
 	ResetSequenceCaches();
 	forget_all_jobs();
 	memset(&stats, 0, sizeof(stats));
@@ -7596,6 +9738,673 @@ reset_session(void)
 	}
 	PG_END_TRY();
 }
+/* ----------------------------------------------------------------
+ *		The worker: its place in the pool
+ * ----------------------------------------------------------------
+ */
+
+/* The channel that this process has mapped; NULL = none */
+static dsm_segment *my_channel = NULL;
+
+/* Until when to wait for another job, 0 where that has not been decided */
+static TimestampTz idle_deadline = 0;
+
+/* See count_login_change(); what our settings were made of when we logged in */
+static uint64 login_generation = 0;
+static uint32 login_settings;
+static uint32 database_hash;
+static uint32 user_hash;
+
+/*
+ * Something has changed in what says who may log in, to our database, and as
+ * what: a worker that has logged in before takes no more jobs.  A hash of 0 stands
+ * for anything.
+ */
+static void
+count_login_change(Datum arg, CatalogCache cache, uint32 hash)
+{
+	if (hash == 0 || (cache == DATABASEOID && hash == database_hash) ||
+		(cache == AUTHOID && hash == user_hash) ||
+		cache == AUTHMEMMEMROLE || cache == AUTHMEMROLEMEM)
+		login_generation++;
+}
+
+/*
+ * A hash of what ALTER DATABASE and ALTER ROLE have set for us, in a transaction.
+ * The server tells nobody of changes there.
+ */
+static uint32
+hash_login_settings(void)
+{
+	const Oid	databases[] = {MyDatabaseId, InvalidOid};
+	const Oid	roles[] = {GetAuthenticatedUserId(), InvalidOid};
+	Relation	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
+	uint32		hash = 0;
+
+	for (int i = 0; i < 4; i++)
+	{
+		ScanKeyData keys[2];
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&keys[0], Anum_pg_db_role_setting_setdatabase,
+					BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(databases[i / 2]));
+		ScanKeyInit(&keys[1], Anum_pg_db_role_setting_setrole,
+					BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(roles[i % 2]));
+		scan = systable_beginscan(relation, DbRoleSettingDatidRolidIndexId,
+								  true, NULL, 2, keys);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			uint32		of_tuple = DatumGetUInt32(hash_any((unsigned char *) tuple->t_data,
+														   tuple->t_len));
+
+			hash = hash_combine(hash, of_tuple);
+		}
+		systable_endscan(scan);
+	}
+	table_close(relation, AccessShareLock);
+	return hash;
+}
+
+/*
+ * Has something changed since we logged in, so that a new session would be
+ * another?
+ *
+ * Of what was set for sessions that log in, that takes a look at the catalog: for
+ * each session that may have logged in later, for one that has changed it itself,
+ * and once a second.  A number of -1 is no job.
+ */
+static bool
+is_outdated(int number)
+{
+	static TimestampTz last_look = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		look = now - last_look > INT64CONST(1000000);
+
+	AcceptInvalidationMessages();
+	if (login_generation != 0)
+		return true;
+	if (number >= 0)
+	{
+		SharedJob  *job = &pool->jobs[number];
+
+		look |= job->session > me->checked_session ||
+			body_of(job)->request.new_login;
+		me->checked_session = Max(me->checked_session, job->session);
+	}
+	if (!look)
+		return false;
+	last_look = now;
+	StartTransactionCommand();
+	if (hash_login_settings() != login_settings)
+		login_generation++;
+	CommitTransactionCommand();
+	return login_generation != 0;
+}
+
+/*
+ * Does somebody want our database for himself, as DROP DATABASE does?  Such a
+ * command waits for five seconds until all others are gone.
+ */
+static bool
+is_database_wanted(void)
+{
+	LOCKTAG		tag;
+	bool		wanted;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	StartTransactionCommand();
+	wanted = LockAcquire(&tag, RowExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL;
+	if (!wanted)
+		(void) LockRelease(&tag, RowExclusiveLock, false);
+	CommitTransactionCommand();
+	return wanted;
+}
+
+/*
+ * How many workers may wait for jobs after one of this request?
+ */
+static int
+most_idle(Request *request)
+{
+	return request->max_idle_workers < 0 ? idle_share() :
+		Min(request->max_idle_workers, idle_share());
+}
+
+/*
+ * This worker has nothing to do: it takes the next job of its queue, waits for
+ * one, or leaves.  Called with the lock held.
+ */
+static void
+find_work(bool stays, int most, int timeout)
+{
+	Kind	   *kind = &pool->kinds[me->kind];
+
+	if (!stays || me->signaled || should_make_way(kind))
+		make_leave(me);
+	else if (take_queued_job(me) >= 0)
+	{
+		pg_atomic_write_u32(&me->state, WORKER_RUNNING);
+		/* A slot may have become free, which nobody else looks for. */
+		if (kind->njobs > 0 && pool->last_refusal == 0)
+			(void) dispatch(me->kind);
+	}
+	else if (kind->reserved == 0 &&
+			 (most == 0 || kind->closed ||
+			  (max_total_workers >= 0 && pool->nworkers > max_total_workers)))
+		make_leave(me);
+	else
+	{
+		list_idle(me);
+		idle_deadline =
+			TimestampTzPlusMilliseconds(me->idle_since,
+										pool->nidle > most ?
+										Min(timeout, SPARE_IDLE_TIMEOUT) :
+										timeout);
+	}
+}
+
+/*
+ * The job at hand has said all.  Nothing here can be its error any more.
+ *
+ * From here on the worker may be given another, which it takes when it has made
+ * its session ready for that.
+ */
+static void
+finish_job(bool failed, bool canceled, int64 run_time, bool stays)
+{
+	int			number = me->job;
+	SharedJob  *job = &pool->jobs[number];
+	PoolCounters *counters;
+	Request		request = my_body->request;
+	JobInfo		info;
+	dsa_pointer body;
+
+	read_job_info(my_body, &info);
+	my_body = NULL;
+	lock_pool();
+	counters = counters_of(me->kind);
+	counters->run_time += run_time;
+	if (canceled)
+		counters->canceled++;
+	else if (failed)
+		counters->failed++;
+	else
+		counters->completed++;
+	set_shared_state(number, JOB_DONE);
+	if (job->launcher_holds)
+		wake_later(job->launcher);
+	job->pool_holds = false;
+	discharge_job(job);
+	me->job = -1;
+	me->info = info;
+	find_work(stays, most_idle(&request), request.idle_timeout);
+	body = free_shared_job(number);
+	unlock_pool();
+	free_body(body);
+}
+
+/* A job that we were given is to have another worker. */
+static void
+give_back_job(void)
+{
+	lock_pool();
+	enqueue_job(me->job, true);
+	me->job = -1;
+	make_leave(me);
+	unlock_pool();
+}
+
+/* Leave, where nobody has given us a job meanwhile or will. */
+static bool
+try_to_leave(bool outdated)
+{
+	Kind	   *kind = &pool->kinds[me->kind];
+	bool		left = false;
+
+	lock_pool();
+	if (worker_state(me) == WORKER_IDLE &&
+		(outdated || kind->reserved == 0 || kind->nworkers > 1))
+	{
+		make_leave(me);
+		left = true;
+	}
+	unlock_pool();
+	return left;
+}
+
+/*
+ * Of the kinds that could have another process, and whose next job no session waits
+ * for, the one whose job has waited longest; -1 = none.  Called with the lock held.
+ *
+ * A kind that has workers counts only where its job has waited for so many
+ * milliseconds, since mostly they soon take it.
+ */
+static int
+find_deserted_kind(int patience)
+{
+	TimestampTz latest = GetCurrentTimestamp() - patience * INT64CONST(1000);
+	int			found = -1;
+	int64		longest = PG_INT64_MAX;
+
+	for (int i = 0; i < pool->nkinds; i++)
+	{
+		Kind	   *kind = &pool->kinds[i];
+		SharedJob  *job;
+		ProcessLimit limit;
+
+		if (!kind->used || (kind->first_job < 0 &&
+							(kind->reserved == 0 || kind->nworkers > 0)))
+			continue;
+		job = kind->first_job >= 0 ? &pool->jobs[kind->first_job] : NULL;
+		limit = find_limit(kind);
+		if ((job != NULL && (job->awaited || !may_begin(job) ||
+							 (kind->nworkers > 0 && job->queued_at > latest))) ||
+			(limit != LIMIT_NONE && limit != LIMIT_SLOTS))
+			continue;
+		if (found < 0 || (job != NULL && job->ticket < longest))
+		{
+			found = i;
+			longest = job != NULL ? job->ticket : PG_INT64_MAX;
+		}
+	}
+	return found;
+}
+
+/*
+ * This process ends of its own accord.  Where jobs are left that nobody looks after,
+ * start another one; where there is no slot for it before ours is free, have the
+ * postmaster start us again.  Returns the exit code, which is how to ask for that.
+ */
+static int
+leave_work(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			code;
+
+	/* Until it is started again, its slot is of no use: one at a time. */
+	lock_pool();
+	if (pool->kinds[me->kind].first_job >= 0)
+		(void) dispatch(me->kind);
+	else if (pool->kinds[me->kind].reserved > 0 &&
+			 pool->kinds[me->kind].nworkers == 0)
+		(void) start_process(me->kind, -1);
+	code = find_deserted_kind(me->was_idle ? DESERTED : INT_MAX) >= 0 &&
+		now - pool->last_restart > RESTART_TIME * INT64CONST(1500000);
+	if (code != 0)
+		pool->last_restart = now;
+	unlock_pool();
+	return code;
+}
+
+/* Is the server about to shut down?  The postmaster says so in its file. */
+static bool
+is_shutting_down(void)
+{
+	FILE	   *file = fopen("postmaster.pid", "r");
+	char		line[MAXPGPATH];
+	int			number = 0;
+	bool		stopping = false;
+
+	if (file == NULL)
+		return false;
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		if (++number == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING,
+							   strlen(PM_STATUS_STOPPING)) == 0;
+	}
+	fclose(file);
+	return stopping;
+}
+
+/* Jobs that no session waits for, and that will not be run.  Under the lock. */
+static int
+count_dropped_jobs(void)
+{
+	int			count = 0;
+
+	for (int k = 0; k < pool->nkinds; k++)
+	{
+		if (!pool->kinds[k].used)
+			continue;
+		for (int i = pool->kinds[k].first_job; i >= 0; i = pool->jobs[i].next)
+			count += !pool->jobs[i].awaited;
+	}
+	return count;
+}
+
+/*
+ * Can no worker of a kind connect, since we could not?  Another may have been
+ * luckier, but for what is wrong with the user or the database.
+ */
+static bool
+is_kind_locked_out(Kind *kind)
+{
+	if (kind->nworkers == 0)
+		return true;
+	if (fatal_error == ERRCODE_TOO_MANY_CONNECTIONS ||
+		fatal_error == ERRCODE_ADMIN_SHUTDOWN)
+		return false;
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		if (worker != me && worker_state(worker) != WORKER_FREE &&
+			worker->kind == me->kind && worker->connected)
+			return false;
+	}
+	return true;
+}
+
+/* Nothing could ever begin these jobs: what we have to say is their error. */
+static void
+fail_queue(Kind *kind)
+{
+	while (kind->first_job >= 0)
+	{
+		int			number = kind->first_job;
+		SharedJob  *job = &pool->jobs[number];
+		JobBody    *body = body_of(job);
+
+		dequeue_job(number);
+		if (output.len <= body->area_size)
+		{
+			memcpy(body->area, output.data, output.len);
+			body->output_size = output.len;
+		}
+		else
+			body->lost_error = ERRCODE_CONNECTION_FAILURE;
+		counters_of(job->kind)->failed++;
+		set_shared_state(number, JOB_LOST);
+		wake_later(job->launcher);
+		job->pool_holds = false;
+
+		free_body(free_shared_job(number));
+	}
+}
+
+/* Has a worker that could run its job not begun with it, though it may? */
+static bool
+is_untouched(int job)
+{
+	return me->connected && shared_state(job) == JOB_STARTING &&
+		pg_atomic_read_u32(&body_of(&pool->jobs[job])->canceled) == 0;
+}
+
+/*
+ * The process ends.  Its job, where it has one, may not have ended well; what it
+ * had still to say is left where its launcher finds it.
+ */
+static void
+leave_pool(int code, Datum arg)
+{
+	Kind	   *kind = &pool->kinds[me->kind];
+	int			number;
+	int			dropped = 0;
+	bool		stopping;
+	bool		last;
+
+	if (LWLockHeldByMe(&pool->lock))
+		LWLockRelease(&pool->lock);
+	if (me->job >= 0 && !is_untouched(me->job))
+		leave_last_words();
+
+	/* There may be nobody to fail the jobs for, but the server. */
+	stopping = code != 0 && is_shutting_down();
+
+	lock_pool();
+	number = me->job;
+	if (number >= 0 && is_untouched(number))
+		enqueue_job(number, true);
+	else if (number >= 0)
+	{
+		SharedJob  *job = &pool->jobs[number];
+
+		counters_of(me->kind)->failed++;
+		set_shared_state(number, shared_state(number) == JOB_ENDED ?
+						 JOB_DONE : JOB_LOST);
+		job->pool_holds = false;
+		if (job->launcher_holds)
+			wake_later(job->launcher);
+		free_body(free_shared_job(number));
+	}
+	me->job = -1;
+	if (worker_state(me) == WORKER_LEAVING)
+		pool->nleaving--;
+	else
+	{
+		if (worker_state(me) == WORKER_IDLE)
+			unlist_idle(me);
+		kind->nworkers--;
+	}
+	if (!me->connected && code != 0 && !stopping && is_kind_locked_out(kind))
+		fail_queue(kind);
+	me->pid = 0;
+	me->procno = -1;
+	pg_atomic_write_u32(&me->state, WORKER_FREE);
+	pool->nworkers--;
+	pool->last_exit = GetCurrentTimestamp();
+	pool->last_refusal = 0;
+	wake_starving();
+	free_kind_if_unneeded(me->kind);
+	last = pool->nworkers == 0 && !pool->dropped;
+	if (last)
+		dropped = count_dropped_jobs();
+	unlock_pool();
+
+	if (last && dropped > 0 && stopping)
+	{
+		pool->dropped = true;
+		ereport(LOG,
+				(errmsg("dropped %d queued background jobs", dropped),
+				 errdetail("The server shuts down.")));
+	}
+}
+
+/*
+ * Take the place in the pool that was made for this process; or another, of
+ * whatever kind, where the postmaster has started it again and there are jobs that
+ * nobody else looks after.  Returns false where there is nothing to do.
+ */
+static bool
+take_place(void)
+{
+	PoolWorker *worker = &pool->workers[my_start.worker];
+	int			number;
+	int			place;
+	Kind	   *kind;
+
+	lock_pool();
+	if (worker->head.generation == my_start.generation &&
+		worker_state(worker) == WORKER_STARTING && worker->pid == 0)
+		me = worker;
+	else if ((number = find_deserted_kind(0)) >= 0 &&
+			 (place = free_place()) >= 0)
+	{
+		kind = &pool->kinds[number];
+		my_start.database = kind->database;
+		my_start.login_user = kind->login_user;
+		my_start.connection_flags = kind->connection_flags;
+		me = make_place(place, number);
+	}
+	if (me != NULL)
+	{
+		me->pid = MyProcPid;
+		me->procno = my_procno();
+		me->checked_session = pool->last_session;
+		if (me->job >= 0)
+		{
+			body_of(&pool->jobs[me->job])->worker_pid = MyProcPid;
+			wake_later(pool->jobs[me->job].launcher);
+		}
+	}
+	unlock_pool();
+	return me != NULL;
+}
+
+/*
+ * Has a job of another kind been queued for long, for want of our slot?  Another may
+ * have become free meanwhile.
+ */
+static bool
+is_slot_wanted(void)
+{
+	bool		wanted = false;
+	int			kind;
+
+	lock_pool();
+	kind = find_deserted_kind(DESERTED);
+	if (kind >= 0 && kind != me->kind)
+		wanted = dispatch(kind) == LIMIT_SLOTS;
+	unlock_pool();
+	return wanted;
+}
+
+/*
+ * Do what was asked of this process while it was busy.  Returns whether a
+ * worker that waits for another job should rather end: it is told to, or the
+ * configuration now allows fewer of them.
+ */
+static bool
+serve_interrupts(void)
+{
+	bool		reloaded = ConfigReloadPending;
+
+	if (catchupInterruptPending)
+		ProcessCatchupInterrupt();
+	if (reloaded)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		session_stale = true;
+	}
+	return ProcDiePending ||
+		(reloaded && max_idle_workers >= 0 && pool->nidle > max_idle_workers) ||
+		(max_total_workers >= 0 && pool->nworkers > max_total_workers);
+}
+
+/*
+ * Wait until there is a job to run.  Returns false where this process is to end:
+ * its slot or its database is wanted, it has logged in too long ago, or it has
+ * waited long enough.
+ */
+static bool
+wait_for_work(void)
+{
+	Look		look = {.history = &worker_looks, .limit = look_time / 4};
+	TimestampTz look_at = 0;
+
+	for (;;)
+	{
+		bool		leave = serve_interrupts();
+		TimestampTz now;
+
+		switch (worker_state(me))
+		{
+			case WORKER_RUNNING:
+				look_ended(&look);
+				pg_read_barrier();
+				if (!is_outdated(me->job))
+					return true;
+				give_back_job();
+				return false;
+			case WORKER_LEAVING:
+				return false;
+			default:
+				break;
+		}
+		if (!leave && look_again(&look))
+			continue;
+
+		now = GetCurrentTimestamp();
+		if (look_at == 0)
+			look_at = TimestampTzPlusMilliseconds(now, DATABASE_LOOK);
+		if (now >= look_at)
+		{
+			leave |= is_outdated(-1) || is_database_wanted() ||
+				is_slot_wanted();
+			look_at = TimestampTzPlusMilliseconds(now, DATABASE_LOOK);
+		}
+		if ((leave || now >= idle_deadline) && try_to_leave(login_generation != 0))
+			return false;
+		if (worker_state(me) != WORKER_IDLE)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 TimestampDifferenceMilliseconds(now,
+														 now >= idle_deadline ? look_at :
+														 Min(idle_deadline, look_at)),
+						 wait_event(&request_wait_event, "PgBackgroundIdle"));
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * The job that we were given begins.  Its rows go to a channel of its session;
+ * where that is gone, nobody listens.
+ */
+static void
+begin_job(void)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	dsm_handle	handle;
+
+	my_body = body_of(&pool->jobs[me->job]);
+	my_body->worker_pid = MyProcPid;
+	set_shared_state(me->job, JOB_RUNNING);
+	pg_memory_barrier();
+	if (pool->jobs[me->job].tell)
+		SetLatch(&GetPGProcByNumber(pool->jobs[me->job].launcher)->procLatch);
+
+	/* As any backend, we ignore a cancel that found us idle. */
+	if (pg_atomic_read_u32(&my_body->canceled) == 0)
+		QueryCancelPending = false;
+
+	handle = my_body->channel;
+	if (my_channel != NULL && handle != 0 &&
+		dsm_segment_handle(my_channel) != handle)
+	{
+		dsm_detach(my_channel);
+		my_channel = NULL;
+	}
+	if (my_channel == NULL && handle != 0)
+	{
+		my_channel = dsm_attach(handle);
+		if (my_channel != NULL)
+			dsm_pin_mapping(my_channel);
+	}
+	output_queue = NULL;
+	if (handle != 0 && my_channel != NULL)
+	{
+		shm_mq	   *queue = dsm_segment_address(my_channel);
+
+		/* With the segment, its end would be the end of a later job's queue. */
+		shm_mq_set_sender(queue, MyProc);
+		output_queue = shm_mq_attach(queue, NULL, NULL);
+	}
+	output_kept = handle == 0;
+	resetStringInfo(&output);
+	output_sending = 0;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Connected, and ready for a job, be it the one that it was started for. */
+static void
+enter_service(void)
+{
+	lock_pool();
+	me->connected = true;
+	if (me->job >= 0)
+		pg_atomic_write_u32(&me->state, WORKER_RUNNING);
+	else
+		find_work(true, idle_share(), idle_timeout);
+	unlock_pool();
+}
 
 /* ----------------------------------------------------------------
  *		The worker: main loop
@@ -7603,196 +10412,36 @@ reset_session(void)
  */
 
 /*
- * Do what was asked of this process while it was busy.  Returns whether a
- * worker that waits for another request should rather end: it is told to, or
- * the configuration now allows fewer of them.
- */
-static bool
-serve_interrupts(void)
-{
-	int			old_limit = max_idle_workers;
-
-	if (catchupInterruptPending)
-		ProcessCatchupInterrupt();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		session_stale = true;
-	}
-	return ProcDiePending || max_idle_workers < old_limit;
-}
-
-/*
- * Copy a request to where it lasts as long as the job.
- *
- * It stays in its queue until the next one is looked for, though there is none
- * yet.  Make room now: the launcher is told, which would wake it up for nothing
- * if it were told while it waits for the job.
- */
-static Request *
-copy_request(void *data, Size size)
-{
-	Request    *request = MemoryContextAllocHuge(MessageContext, size);
-
-	memcpy(request, data, size);
-	(void) shm_mq_receive(request_queue, &size, &data, true);
-	return request;
-}
-
-/*
- * Wait for the next request, for so many milliseconds where timeout is not
- * negative.  Returns NULL where the launcher has let us go, another session
- * needs our slot, or we have waited long enough.
- */
-static Request *
-take_request(int timeout)
-{
-	TimestampTz deadline = 0;
-	Look		look = {.history = &worker_looks, .limit = look_time / 4};
-
-	for (;;)
-	{
-		Size		size;
-		void	   *data;
-		bool		leave = serve_interrupts();
-		long		rest = -1;
-		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-
-		switch (shm_mq_receive(request_queue, &size, &data, true))
-		{
-			case SHM_MQ_SUCCESS:
-				look_ended(&look);
-				/* As any backend, we ignore a cancel that found us idle. */
-				if (timeout >= 0)
-					QueryCancelPending = false;
-				pg_atomic_write_u32(&my_shared->state, WORKER_RUNNING);
-				return copy_request(data, size);
-			case SHM_MQ_DETACHED:
-				return NULL;
-			case SHM_MQ_WOULD_BLOCK:
-				break;
-		}
-		if (pg_atomic_read_u32(&my_shared->state) == WORKER_LEAVING)
-			return NULL;
-		if (!leave && look_again(&look))
-			continue;
-
-		if (timeout >= 0)
-		{
-			TimestampTz now = GetCurrentTimestamp();
-
-			if (deadline == 0)
-				deadline = TimestampTzPlusMilliseconds(now, timeout);
-			if (leave || now >= deadline)
-			{
-				/* Where we are claimed, a request is on its way. */
-				if (change_state(my_shared, WORKER_READY, WORKER_LEAVING))
-					return NULL;
-			}
-			else
-			{
-				events |= WL_TIMEOUT;
-				rest = TimestampDifferenceMilliseconds(now, deadline);
-			}
-		}
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, events, rest,
-						 wait_event(&request_wait_event, "PgBackgroundIdle"));
-		ResetLatch(MyLatch);
-	}
-}
-
-/*
- * Make sure that a segment was made by this build of the library, and where
- * it was not, leave word for the launcher, whose session must be closed.
- *
- * Errors: FATAL 55000.
+ * This process was started by a session that has another build of the library:
+ * tell it so.
  */
 static void
-check_segment(SegmentHead *head)
+tell_replaced(void)
 {
-	const char *message = "pg_background was replaced while the session was open";
-	const char *hint = "Reconnect to use the new version.";
+	PoolHead   *head;
+	WorkerHead *worker;
 
-	if (head->magic == SEGMENT_MAGIC)
-		return;
-
-	if (head->magic >> 32 == MAGIC_FAMILY)
-	{
-		strlcpy(head->last_words.message, message, LAST_ERROR_SIZE);
-		strlcpy(head->last_words.hint, hint, LAST_ERROR_SIZE);
-		head->last_words.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-	}
-	ereport(FATAL,
+	ereport(LOG,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg_internal("%s", message),
-			 errhint("%s", hint)));
-}
-
-/* The process ends; its segment is no longer to be found. */
-static void
-unlist_worker(int code, Datum arg)
-{
-	pg_atomic_write_u32((pg_atomic_uint32 *) DatumGetPointer(arg), 0);
-}
-
-/* Let the worker's segment be found, where there is a list. */
-static void
-enlist_worker(void)
-{
-	pg_atomic_uint32 *segments = worker_segments();
-
-	if (segments == NULL)
+			 errmsg("%s", replaced_error.message),
+			 errhint("%s", replaced_error.hint)));
+	if (my_start.magic >> 32 != MAGIC_FAMILY)
 		return;
-	segments += my_backend_index();
-	pg_atomic_write_u32(segments, my_segment);
-	before_shmem_exit(unlist_worker, PointerGetDatum(segments));
+	head = named_segment(my_start.pool_name, my_start.pool_size, NULL);
+	if (head == NULL || head->nonce != my_start.nonce)
+		return;
+	worker = (WorkerHead *) ((char *) head + head->workers +
+							 my_start.worker * head->worker_size);
+	if (worker->generation != my_start.generation)
+		return;
+	worker->error = replaced_error.sqlerrcode;
+	SetLatch(&GetPGProcByNumber(worker->starter)->procLatch);
 }
 
-/*
- * The worker's main function.  main_arg is the handle of its segment.
- *
- * No resource owner is made: where there is none, a mapping lasts as long as
- * the process.
- */
-void
-pg_background_worker_main(Datum main_arg)
+/* What the worker says from here on goes to its jobs' launchers. */
+static void
+init_output(void)
 {
-	dsm_handle	handle = DatumGetUInt32(main_arg);
-	dsm_segment *segment;
-	SegmentHead *head;
-	shm_mq	   *queue;
-	Request    *request;
-	int			timeout = -1;
-
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-
-	/* The launcher may have given up before it had handed us anything. */
-	MemoryContextSwitchTo(TopMemoryContext);
-	segment = dsm_attach(handle);
-	if (segment == NULL)
-		return;
-	head = dsm_segment_address(segment);
-	if (head->magic >> 32 == MAGIC_FAMILY)
-	{
-		head->pid = MyProcPid;
-		unpin_segment(head, handle);
-	}
-	check_segment(head);
-	my_shared = (WorkerShared *) head;
-	my_segment = handle;
-
-	queue = (shm_mq *) ((char *) my_shared + my_shared->request_queue);
-	shm_mq_set_receiver(queue, MyProc);
-	request_queue = shm_mq_attach(queue, segment, NULL);
-	queue = (shm_mq *) ((char *) my_shared + my_shared->result_queue);
-	shm_mq_set_sender(queue, MyProc);
-	output_queue = shm_mq_attach(queue, segment, NULL);
-
-	/* From here on, what goes wrong is told to the launcher. */
 	output_context = AllocSetContextCreate(TopMemoryContext,
 										   "pg_background output",
 										   ALLOCSET_DEFAULT_SIZES);
@@ -7800,41 +10449,93 @@ pg_background_worker_main(Datum main_arg)
 	MemoryContextSwitchTo(output_context);
 	initStringInfo(&output);
 	MemoryContextSwitchTo(TopMemoryContext);
-	before_shmem_exit(leave_last_words, (Datum) 0);
+	output_kept = true;
 	PqCommMethods = &output_methods;
 	whereToSendOutput = DestRemote;
 	FrontendProtocol = PG_PROTOCOL_LATEST;
 
 	next_emit_log_hook = emit_log_hook;
 	emit_log_hook = before_logging;
+}
 
-	/*
-	 * The client is the launcher, which reads the database's encoding, whatever
-	 * the role or the database have for client_encoding: the server might not
-	 * even have a conversion to it.  The database's is known only afterwards.
-	 */
-	HOLD_CANCEL_INTERRUPTS();
+/*
+ * Connect as the user whose jobs these are.
+ *
+ * The client is a launcher, which reads the database's encoding, whatever the
+ * role or the database have for client_encoding: the server might not even have a
+ * conversion to it.  The database's is known only afterwards.
+ */
+static void
+connect_to_database(void)
+{
+	static const CatalogCache login_caches[] = {
+		AUTHMEMMEMROLE, AUTHMEMROLEMEM, AUTHOID, DATABASEOID
+	};
+
 	SetConfigOption("client_encoding", "SQL_ASCII", PGC_BACKEND,
 					PGC_S_OVERRIDE);
-	BackgroundWorkerInitializeConnectionByOid(my_shared->database,
-											  my_shared->login_user,
-											  my_shared->connection_flags);
+	BackgroundWorkerInitializeConnectionByOid(my_start.database,
+											  my_start.login_user,
+											  my_start.connection_flags);
 	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_BACKEND,
 					PGC_S_OVERRIDE);
 	process_session_preload_libraries();
-	enlist_worker();
+
+	StartTransactionCommand();
+	database_hash = GetSysCacheHashValue1(DATABASEOID,
+										  ObjectIdGetDatum(MyDatabaseId));
+	user_hash = GetSysCacheHashValue1(AUTHOID,
+									  ObjectIdGetDatum(my_start.login_user));
+	for (int i = 0; i < lengthof(login_caches); i++)
+		CacheRegisterSyscacheCallback(login_caches[i], count_login_change,
+									  (Datum) 0);
+	login_settings = hash_login_settings();
+	CommitTransactionCommand();
+}
+
+/*
+ * The worker's main function.
+ *
+ * No resource owner is made: where there is none, a mapping lasts as long as
+ * the process.
+ */
+void
+pg_background_worker_main(Datum main_arg)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	/* Whatever cannot be done will not be possible in a second either. */
+	MemoryContextSwitchTo(TopMemoryContext);
+	memcpy(&my_start, MyBgworkerEntry->bgw_extra, sizeof(my_start));
+	if (my_start.magic != POOL_MAGIC)
+	{
+		tell_replaced();
+		proc_exit(0);
+	}
+	attach_pool();
+	if (pool->head.nonce != my_start.nonce || !take_place())
+		proc_exit(0);
+	before_shmem_exit(leave_pool, (Datum) 0);
+
+	HOLD_CANCEL_INTERRUPTS();
+	init_output();
+	connect_to_database();
 	job_timeout_id = RegisterTimeout(USER_TIMEOUT, handle_job_timeout);
 	MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext",
 										   ALLOCSET_DEFAULT_SIZES);
-
 	initStringInfo(&session_settings);
 	initStringInfo(&session_serialized);
 
-	while ((request = take_request(timeout)) != NULL)
+	enter_service();
+	while (wait_for_work())
 	{
-		timeout = request->idle_timeout;
-		if (!run_job(request))
+		begin_job();
+		run_job();
+		if (worker_state(me) == WORKER_LEAVING)
 			break;
 		reset_session();
 	}
+	proc_exit(leave_work());
 }

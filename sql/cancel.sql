@@ -80,7 +80,7 @@ SELECT count(*) FROM pg_background_result_v2(:pid, :cookie) AS (t text);
 SELECT * FROM pg_background_submit_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT pg_background_launch('SELECT pg_sleep(3600)') AS pid1 \gset
+SELECT pg_background_launch('SELECT pg_sleep(3600)')::int AS pid1 \gset
 SELECT pg_background_cancel_v2(pid, cookie), pg_background_wait_v2(pid, cookie) FROM list WHERE pid = :pid1;
 SELECT state FROM list;
 SELECT pg_background_detach_v2(pid, cookie) FROM list;
@@ -236,7 +236,9 @@ ROLLBACK;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 -- the process has ended of itself
-SELECT pg_background_launch('SELECT 1') AS pid \gset
+SET pg_background.max_idle_workers = 0;
+SELECT pg_background_launch('SELECT 1')::int AS pid \gset
+RESET pg_background.max_idle_workers;
 CALL pg_temp.await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
 SELECT pg_background_cancel_v2(pid, cookie) FROM list;
 SELECT pg_background_detach(:pid);
@@ -244,7 +246,7 @@ SELECT pg_background_detach(:pid);
 
 -- or was terminated, in an aborted transaction
 BEGIN;
-SELECT pg_background_launch('SELECT pg_sleep(3600)') AS pid \gset
+SELECT pg_background_launch('SELECT pg_sleep(3600)')::int AS pid \gset
 CALL pg_temp.await_wait(:pid, 'Timeout', 'PgSleep');
 SELECT pg_terminate_backend(:pid);
 CALL pg_temp.await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
@@ -256,7 +258,7 @@ SELECT pg_background_detach(:pid);
 SELECT pg_background_detach(:pid);
 
 -- read in a subtransaction that is rolled back
-SELECT pg_background_launch('SELECT 1') AS pid \gset
+SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 BEGIN;
 SAVEPOINT s;
 SELECT * FROM pg_background_result(:pid) AS (n int);
@@ -281,12 +283,12 @@ DO $$
 BEGIN
     FOR i IN 1 .. 6000 LOOP
         PERFORM pg_stat_clear_snapshot();
-        IF NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background' AND datname = current_database()) THEN
+        IF NOT EXISTS (SELECT FROM pg_background_pool WHERE datname = current_database() AND running + queued > 0) THEN
             RETURN;
         END IF;
         PERFORM pg_sleep(0.01);
     END LOOP;
-    RAISE EXCEPTION 'a worker is left';
+    RAISE EXCEPTION 'a job is left';
 END $$;
 SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (n int);
 

@@ -82,7 +82,7 @@ END $$;
 BEGIN;
 UPDATE item SET n = 1 WHERE id = 1;
 CALL pg_temp.wait_for('UPDATE item SET n = 2 WHERE id = 1 RETURNING n');
-SELECT pg_background_launch('UPDATE item SET n = 2 WHERE id = 1') AS pid \gset
+SELECT pg_background_launch('UPDATE item SET n = 2 WHERE id = 1')::int AS pid \gset
 SELECT raised('SELECT * FROM pg_background_result(' || :pid || ') AS (tag text)');
 SELECT pg_background_detach(:pid);
 -- the transaction goes on, where the error was caught

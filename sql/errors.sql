@@ -103,8 +103,10 @@ SELECT raised(format('SELECT pg_background_wait_v2_timeout(%s, %s, 0)', :pid, :w
 SELECT raised(format('SELECT pg_background_wait_v2(%s, 0)', :pid));
 -- the right one, of another process
 SELECT raised(format('SELECT pg_background_wait_v2(0, %s)', :cookie));
--- the one of another job
-SELECT pg_background_launch('SELECT 2') AS pid2 \gset
+-- the one of a job of another process
+SET pg_background.share_workers = off;
+SELECT pg_background_launch('SELECT 2')::int AS pid2 \gset
+RESET pg_background.share_workers;
 SELECT cookie AS cookie2 FROM list WHERE pid = :pid2 \gset
 SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', :pid, :cookie2));
 -- all this has done nothing to the jobs

@@ -91,7 +91,7 @@ SELECT grant_pg_background_privileges(:'longest' || 'x');
 SELECT grant_pg_background_privileges(:'longest');
 DROP OWNED BY :longest;
 DROP ROLE :longest;
-SELECT count(*) FROM privilege WHERE grantee <> 'pgbackground_role';
+SELECT count(*) FROM privilege WHERE grantee NOT IN ('pgbackground_role', 'pg_monitor');
 
 -- They have no privileges of their own to give.
 GRANT EXECUTE ON FUNCTION grant_pg_background_privileges(text, boolean) TO regress_user;

@@ -120,9 +120,9 @@ ALTER EXTENSION pg_background UPDATE TO '1.11';
 -- a function that would be called in place of the extension's own
 CREATE FUNCTION public.pg_background_run_params_v2(pg_catalog.text, VARIADIC pg_catalog.text[])
 RETURNS public.pg_background_run_result LANGUAGE plpgsql AS 'BEGIN END';
-ALTER EXTENSION pg_background UPDATE TO '1.12';
+ALTER EXTENSION pg_background UPDATE TO '2.1';
 DROP FUNCTION public.pg_background_run_params_v2(pg_catalog.text, VARIADIC pg_catalog.text[]);
-ALTER EXTENSION pg_background UPDATE TO '1.12';
+ALTER EXTENSION pg_background UPDATE TO '2.1';
 SELECT h.pid, h.cookie FROM public.pg_background_launch_v2('SELECT pg_catalog.pg_sleep(600)', 0, 'views') h \gset
 SELECT label FROM public.pg_background_list;
 SELECT label FROM public.pg_background_activity;

@@ -107,7 +107,7 @@ SELECT raised_by_job('SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(3600)
 SELECT current_database() AS db \gset
 ALTER DATABASE :db SET session_preload_libraries = 'nowhere';
 SELECT regexp_replace(raised_by_job('SELECT 1'), '"/.*/nowhere"', '"nowhere"');
-SELECT pg_background_launch('SELECT 1') AS pid \gset
+SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 SELECT pg_background_wait_v2(pid, cookie) FROM list WHERE pid = :pid;
 SELECT state, last_error LIKE 'could not access file%' FROM list WHERE pid = :pid;
 SELECT pg_background_detach(:pid);

@@ -13,7 +13,7 @@ CREATE TABLE audit (entry text);
 -- known failure 1: the session ends, or detaches, at once after the launch
 --
 
-SELECT pg_background_launch('INSERT INTO audit VALUES (''session ended, v1'')') AS pid \gset
+SELECT pg_background_launch('INSERT INTO audit VALUES (''session ended, v1'')')::int AS pid \gset
 \c -
 SELECT * FROM pg_background_launch_v2('INSERT INTO audit VALUES (''session ended, v2'')') \gset
 \c -
@@ -65,13 +65,13 @@ SELECT entry, count(*) FROM audit GROUP BY 1 ORDER BY 1;
 
 SELECT * FROM pg_background_result(pg_background_launch('SELECT 1, ''one''::text'))
     AS (n int, t text);
-SELECT pg_background_launch('SELECT g FROM generate_series(1, 3) g', 65536) AS pid \gset
+SELECT pg_background_launch('SELECT g FROM generate_series(1, 3) g', 65536)::int AS pid \gset
 SELECT * FROM pg_background_result(:pid) AS (n int);
 
 -- one that is detached while it runs goes on
 BEGIN;
 LOCK TABLE audit;
-SELECT pg_background_launch('INSERT INTO audit VALUES (''detached late'')') AS pid \gset
+SELECT pg_background_launch('INSERT INTO audit VALUES (''detached late'')')::int AS pid \gset
 DO $$
 BEGIN
     FOR i IN 1 .. 6000 LOOP
@@ -113,7 +113,7 @@ SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 \set VERBOSITY sqlstate
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT pg_background_launch('SELECT 1') AS pid \gset
+SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 SELECT * FROM pg_background_result(:pid) AS (n int);
 SELECT * FROM pg_background_result(:pid) AS (n int);
 \set VERBOSITY default
@@ -121,7 +121,7 @@ SELECT * FROM pg_background_result(:pid) AS (n int);
 -- strict functions do nothing for NULL
 SELECT pg_background_launch(NULL), pg_background_launch_v2(NULL), pg_background_submit_v2(NULL),
        pg_background_launch('SELECT 1', NULL), pg_background_launch_v2('SELECT 1', NULL);
-SELECT * FROM pg_background_result(NULL) AS (n int);
+SELECT * FROM pg_background_result(NULL::int) AS (n int);
 SELECT count(*) AS jobs FROM list;
 
 --

@@ -41,7 +41,7 @@ SELECT state, last_error FROM list;
 
 -- in the order of launch, v1 and submitted jobs as well, until they are read or
 -- detached
-SELECT pg_background_launch('SELECT 2') AS pid1 \gset
+SELECT pg_background_launch('SELECT 2')::int AS pid1 \gset
 SELECT pid AS pid2, cookie AS cookie2 FROM pg_background_submit_v2('SELECT 3') \gset
 SELECT queue_size, sql_preview FROM list;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
@@ -54,18 +54,19 @@ SELECT * FROM list;
 -- States
 --
 
--- a worker that cannot finish connecting is starting (that of a v1 job is always
--- a new one)
+-- a worker that cannot finish connecting is starting
+SET pg_background.share_workers = off;
 BEGIN;
 LOCK TABLE pg_db_role_setting;
-SELECT pg_background_launch('SELECT 1') AS pid \gset
+SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 SELECT state FROM list;
 SELECT pg_background_wait_v2_timeout(pid, cookie, 1) FROM list;
 SELECT state FROM list;
 -- one of these is canceled before it began
-SELECT pg_background_launch('SELECT 1') AS pid \gset
+SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 SELECT pg_background_cancel_v2(pid, cookie) FROM list WHERE pid = :pid;
 COMMIT;
+RESET pg_background.share_workers;
 CALL pg_temp.await('bool_and(state NOT IN (''starting'', ''running'')) FROM list');
 SELECT state, last_error FROM list;
 SELECT pg_background_detach_v2(pid, cookie) FROM list;
@@ -87,7 +88,6 @@ COMMIT;
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT state, last_error FROM list;
 SELECT pg_background_detach_v2(:pid, :cookie);
-CALL pg_temp.await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
 
 -- known failure 10: one that has failed is not one that has ended well, and nor
 -- is one that was canceled

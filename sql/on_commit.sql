@@ -280,7 +280,7 @@ ROLLBACK;
 \set VERBOSITY sqlstate
 SELECT pg_background_submit_on_commit_v2('SELECT 1', 1);
 \set VERBOSITY terse
-SELECT pg_background_submit_on_commit_v2('SELECT 1', 0, repeat('x', 64));
+SELECT pg_background_submit_on_commit_v2('SELECT 1', 0, repeat('x', 65));
 -- a syntax error is the job's
 SELECT pg_background_submit_on_commit_v2('SELEC 1');
 SELECT * FROM was_done();

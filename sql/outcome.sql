@@ -66,10 +66,10 @@ SELECT raised('SELECT pg_background_launch_v2(NULL, 0, ''label'')');
 SELECT raised('SELECT pg_background_submit_v2(NULL, 0, ''label'')');
 SELECT pg_background_launch_v2(NULL, 0) IS NULL AS strict, pg_background_submit_v2(NULL) IS NULL AS strict;
 
--- at most 63 bytes
-SELECT pid IS NOT NULL AS ok FROM pg_background_submit_v2('SELECT 6', 0, repeat('x', 63));
-SELECT raised('SELECT pg_background_launch_v2(''SELECT 7'', 0, repeat(''x'', 64))');
-SELECT raised('SELECT pg_background_submit_v2(''SELECT 7'', 0, repeat(''ä'', 32))');
+-- at most 64 bytes
+SELECT pid IS NOT NULL AS ok FROM pg_background_submit_v2('SELECT 6', 0, repeat('x', 64));
+SELECT raised('SELECT pg_background_launch_v2(''SELECT 7'', 0, repeat(''x'', 65))');
+SELECT raised('SELECT pg_background_submit_v2(''SELECT 7'', 0, repeat(''ä'', 33))');
 SELECT raised('SELECT pg_background_submit_v2(''SELECT 7'', -1, ''label'')');
 SELECT sql_preview, length(label) AS length FROM pg_background_list WHERE length(label) > 30 OR sql_preview = 'SELECT 7';
 SELECT pg_background_detach_all_v2();
@@ -151,7 +151,7 @@ CALL await(format('EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = %s)'
 SELECT is_of(o, :pid, :cookie), o.state, o.consumed, o.completed, o.has_error, o.row_count, o.command_tag, o.sqlstate,
        o.error_message, o.label, o.launched_at BETWEEN :'before' AND clock_timestamp() AS launched_at
 FROM pg_background_outcome_v2(:pid, :cookie) o;
-SELECT * FROM pg_background_result_info_v2(:pid, :cookie);
+SELECT row_count, command_tag, completed, has_error, finished_at >= started_at AS finished FROM pg_background_result_info_v2(:pid, :cookie);
 SELECT pg_background_error_info_v2(:pid, :cookie) IS NULL AS no_error;
 SELECT pg_advisory_unlock(1);
 
@@ -160,7 +160,7 @@ SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT is_of(o, :pid, :cookie), o.state, o.consumed, o.completed, o.has_error, o.row_count, o.command_tag, o.sqlstate,
        o.error_message, o.label
 FROM pg_background_outcome_v2(:pid, :cookie) o;
-SELECT * FROM pg_background_result_info_v2(:pid, :cookie);
+SELECT row_count, command_tag, completed, has_error, finished_at >= started_at AS finished FROM pg_background_result_info_v2(:pid, :cookie);
 SELECT pg_background_error_info_v2(:pid, :cookie) IS NULL AS no_error;
 SELECT pg_background_status_v2(:pid, :cookie) = to_jsonb(pg_background_outcome_v2(:pid, :cookie)) AS same,
        pg_background_status_v2(:pid, :cookie) - '{pid,cookie,launched_at}'::text[] AS status;
@@ -268,7 +268,7 @@ FROM pg_background_stats_v2();
 --
 
 SET pg_background.idle_timeout = '1min';
-SET pg_background.max_idle_workers = 2;
+SET pg_background.max_idle_workers = -1;
 SELECT pg_advisory_lock(1);
 SELECT pid, cookie FROM pg_background_launch_v2($$
     SELECT pg_advisory_xact_lock_shared(1);
@@ -333,7 +333,7 @@ SELECT pg_background_detach_all_v2() > 0 AS some;
 \encoding UTF8
 \set SHOW_CONTEXT never
 SET pg_background.idle_timeout = '1min';
-SET pg_background.max_idle_workers = 2;
+SET pg_background.max_idle_workers = -1;
 CREATE VIEW stats AS
 SELECT workers_launched AS launched, workers_completed AS completed, workers_failed AS failed,
        workers_canceled AS canceled, workers_active AS active,
@@ -349,7 +349,7 @@ TABLE stats;
 SELECT pg_advisory_lock(1);
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_advisory_xact_lock_shared(1)') \gset
 SELECT pid AS pid2, cookie AS cookie2 FROM pg_background_submit_v2('SELECT pg_advisory_xact_lock_shared(1); SELECT 1/0') \gset
-SELECT pg_background_launch('SELECT ''v1'' FROM pg_advisory_xact_lock_shared(1)') AS pid3 \gset
+SELECT pg_background_launch('SELECT ''v1'' FROM pg_advisory_xact_lock_shared(1)')::int AS pid3 \gset
 SELECT pid AS pid4, cookie AS cookie4 FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 TABLE stats;
 -- a launch that fails is none
@@ -459,8 +459,8 @@ SELECT pg_background_purge_v2();
 
 -- cancel by label: LIKE patterns, the number of those that ran
 SELECT label FROM unnest('{a, b_1, bx1, long, ä%ö, ""}'::text[]) label, LATERAL pg_background_submit_v2('SELECT pg_sleep(3600)', 0, label);
-CALL await('(SELECT count(*) = 7 FROM pg_background_activity WHERE wait_event = ''PgSleep'')');
 SELECT pid IS NOT NULL AS ok FROM pg_background_submit_v2('SELECT pg_sleep(3600)', 0, NULL);
+CALL await('(SELECT count(*) = 8 FROM pg_background_activity WHERE wait_event = ''PgSleep'')');
 SELECT pg_background_cancel_by_label_v2('nothing');
 SELECT pg_background_cancel_by_label_v2('A');
 SELECT pg_background_cancel_by_label_v2('b\_1');

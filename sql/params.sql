@@ -228,7 +228,7 @@ SELECT pid > 0 AS pid, completed, timed_out, has_error, row_count, command_tag, 
 FROM pg_background_run_params_v2('DELETE FROM log WHERE t = $1', 'submitted');
 -- many of them by one process, with and without parameters in turn
 SET pg_background.idle_timeout = '1min';
-SET pg_background.max_idle_workers = 2;
+SET pg_background.max_idle_workers = -1;
 SELECT count(*) FILTER (WHERE r.row_count = 1), count(DISTINCT r.pid) AS processes
 FROM generate_series(1, 100) g, LATERAL pg_background_run_params_v2('INSERT INTO log (t) VALUES ($1)', g::text) r,
      LATERAL pg_background_run_v2('SELECT 1 WHERE ' || g || ' > 0') r2;

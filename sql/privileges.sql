@@ -81,7 +81,7 @@ CREATE TEMP TABLE handle (h pg_background_handle);
 DROP TABLE handle;
 SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT current_user::text') h \gset
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (who text);
-SELECT pg_background_launch('SELECT current_user::text') AS pid \gset
+SELECT pg_background_launch('SELECT current_user::text')::int AS pid \gset
 SELECT * FROM pg_background_result(:pid) AS (who text);
 SELECT h.pid, h.cookie FROM pg_background_submit_v2('SELECT 1') h \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
@@ -99,7 +99,7 @@ RESET SESSION AUTHORIZATION;
 SET SESSION AUTHORIZATION regress_executor;
 SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT current_user::text, session_user::text') h \gset
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (who text, session text);
-SELECT pg_background_launch('SELECT current_user::text') AS pid \gset
+SELECT pg_background_launch('SELECT current_user::text')::int AS pid \gset
 SELECT * FROM pg_background_result(:pid) AS (who text);
 SELECT grant_pg_background_privileges('regress_stranger');
 SELECT revoke_pg_background_privileges('regress_granted');
@@ -110,7 +110,7 @@ RESET SESSION AUTHORIZATION;
 -- A handle is its user's: the right PID and cookie are of no use to another role.
 SET ROLE regress_granted;
 SELECT h.pid, h.cookie FROM pg_background_launch_v2('SELECT current_user::text') h \gset
-SELECT pg_background_launch('SELECT current_user::text') AS v1_pid \gset
+SELECT pg_background_launch('SELECT current_user::text')::int AS v1_pid \gset
 SET ROLE regress_executor;
 \set VERBOSITY sqlstate
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (who text);
@@ -127,7 +127,7 @@ SELECT count(*) FROM pg_background_list;
 -- unless it is a member of that user's role
 SET ROLE regress_deputy;
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT user_id::regrole, state FROM pg_background_list WHERE pid = :pid;
+SELECT user_id::regrole, state FROM pg_background_list WHERE cookie = :cookie;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (who text);
 SELECT * FROM pg_background_result(:v1_pid) AS (who text);
 RESET ROLE;

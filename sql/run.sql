@@ -66,7 +66,7 @@ SELECT completed, has_error, sqlstate, error_message FROM pg_background_run_v2('
 SELECT raised('SELECT pg_background_run_v2(NULL)');
 SELECT raised('SELECT pg_background_run_v2(''SELECT 1'', -1)');
 SELECT raised('SELECT pg_background_run_v2(''SELECT 1'', timeout_ms => 3600001)');
-SELECT raised('SELECT pg_background_run_v2(''SELECT 1'', label => repeat(''x'', 64))');
+SELECT raised('SELECT pg_background_run_v2(''SELECT 1'', label => repeat(''x'', 65))');
 -- it takes as long as the job takes
 SELECT elapsed_ms >= 200 AS elapsed FROM pg_background_run_v2('SELECT pg_sleep(0.2)');
 -- the label and the SQL string are seen while it runs
@@ -159,10 +159,9 @@ SELECT array_agg(h ORDER BY d DESC) AS handles FROM (VALUES (0.3), (0.1), (0.0),
 SELECT pg_background_submit_v2('SELECT 1/0', 0, 'bad') AS bad \gset
 -- in the order of the input, until all have ended; twice, unknown and null
 SELECT * FROM drain((:'handles'::pg_background_handle[]) || array[:'bad', (:'handles'::pg_background_handle[])[1], (0, 0), NULL, (1, NULL)]::pg_background_handle[]);
--- they are still there
-SELECT r.n FROM unnest(:'handles'::pg_background_handle[]) h, LATERAL pg_background_result_v2(h.pid, h.cookie) AS r (n numeric);
+-- they are forgotten
 SELECT * FROM drain(:'handles');
-SELECT pg_background_detach_all_v2();
+SELECT count(*) FROM pg_background_list;
 -- no handles
 SELECT * FROM drain('{}');
 SELECT * FROM drain(NULL);
@@ -189,11 +188,12 @@ SELECT count(*) FROM running;
 
 CREATE FUNCTION label(handle pg_background_handle) RETURNS text LANGUAGE sql AS
     $$SELECT label FROM pg_background_list l WHERE l.pid = handle.pid AND l.cookie = handle.cookie$$;
-SELECT label(pg_background_wait_any_v2(:'handles'));
+SELECT pg_background_launch_v2('SELECT 1', 0, 'job 6') AS ended \gset
+SELECT label(pg_background_wait_any_v2(:'handles'::pg_background_handle[] || :'ended'::pg_background_handle));
 -- NULL on time-out, and where there is nothing to wait for
 SELECT pg_background_wait_any_v2((:'handles'::pg_background_handle[])[4:], 300) IS NULL AS timed_out;
 SELECT pg_background_wait_any_v2('{}') IS NULL AS none, pg_background_wait_any_v2(NULL) IS NULL AS none, pg_background_wait_any_v2('{NULL, NULL}', 1) IS NULL AS none;
-SELECT raised('SELECT pg_background_wait_any_v2(''{"(0,0)"}'')');
+SELECT pg_background_wait_any_v2('{"(0,0)"}') IS NULL AS none;
 SELECT raised('SELECT pg_background_wait_any_v2(''{}'', 3600001)');
 -- the one that ends while we wait
 SELECT pg_background_submit_v2('SELECT pg_sleep(0.3); SELECT 1/0', 0, 'fails') AS fails,
@@ -221,9 +221,9 @@ END $$;
 -- of some that have ended, the first to do so
 SELECT pg_advisory_lock(1);
 SELECT pg_background_launch_v2('SELECT pg_advisory_xact_lock_shared(1)', 0, 'long') AS long, pg_background_launch_v2('SELECT 1', 0, 'short') AS short \gset
-SELECT count(*) FROM pg_background_drain_v2(array[:'short']::pg_background_handle[]);
+SELECT pg_background_wait_v2((:'short'::pg_background_handle).pid, (:'short'::pg_background_handle).cookie);
 SELECT pg_advisory_unlock(1);
-SELECT count(*) FROM pg_background_drain_v2(array[:'long', :'short']::pg_background_handle[]);
+SELECT pg_background_wait_v2((:'long'::pg_background_handle).pid, (:'long'::pg_background_handle).cookie);
 SELECT label(pg_background_wait_any_v2(array[:'long', :'short']::pg_background_handle[]));
 -- the cancel of the caller
 SELECT array_agg(h) AS handles FROM pg_background_launch_v2('SELECT pg_sleep(3600)') h \gset
@@ -252,7 +252,7 @@ SELECT name, boot_val, unit, vartype, context, min_val, max_val FROM pg_settings
 \set VERBOSITY sqlstate
 SET pg_background.max_workers = 0;
 SET pg_background.max_workers = 1001;
-SET pg_background.default_queue_size = 4095;
+SET pg_background.default_queue_size = 63;
 SET pg_background.default_queue_size = '257MB';
 SET pg_background.worker_timeout = -1;
 SET pg_background.launch_timeout = -1;
@@ -286,20 +286,26 @@ SELECT count(*) FROM pg_background_drain_v2(array(SELECT (pid, cookie)::pg_backg
 SELECT pg_background_detach_all_v2();
 
 -- max_workers counts the jobs that run, of all kinds
+SET pg_background.launch_timeout = 0;
 SET pg_background.max_workers = 3;
 SELECT pid IS NOT NULL AS ok FROM pg_background_launch_v2('SELECT pg_sleep(3600)', 0, 'a');
 SELECT pg_background_launch('SELECT pg_sleep(3600)') IS NOT NULL AS ok;
 SELECT pid IS NOT NULL AS ok FROM pg_background_submit_v2('SELECT pg_sleep(3600)', 0, 'b');
 SELECT raised('SELECT pg_background_launch(''SELECT 1'')');
 SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'')');
-SELECT raised('SELECT pg_background_submit_v2(''SELECT 1'', 0, NULL)');
 SELECT raised('SELECT pg_background_run_v2(''SELECT 1'')');
 SELECT raised('SELECT * FROM pg_background_run_query_v2(''SELECT 1'') AS (n int)');
 SELECT raised('SELECT pg_background_run_params_v2(''SELECT $1'', 1)');
 SELECT raised('SELECT pg_background_run_all_v2(''{SELECT 1}'')');
 SELECT count(*) FROM pg_background_list;
+-- a submitted one is queued
+SELECT pid >= 1 << 30 AS is_queued FROM pg_background_submit_v2('INSERT INTO done VALUES (''queued'')', 0, 'queued');
+SELECT state FROM pg_background_list WHERE label = 'queued';
 -- but for those that were detached (Hardening 22) or have ended
 SELECT pg_background_detach_v2(pid, cookie) FROM pg_background_list WHERE label = 'a';
+SELECT pg_background_wait_v2(pid, cookie) FROM pg_background_list WHERE label = 'queued';
+TABLE done;
+TRUNCATE done;
 SELECT pg_background_launch_v2('SELECT pg_sleep(3600)', 0, 'b') IS NOT NULL AS ok;
 SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'')');
 SELECT pg_background_cancel_by_label_v2('b', 60000);
@@ -315,6 +321,7 @@ SELECT pg_cancel_backend(pid) FROM pg_background_workers WHERE launcher_pid = pg
 CALL await('NOT EXISTS (SELECT FROM running)');
 RESET pg_background.max_workers;
 SELECT pg_background_detach_all_v2() > 0 AS some;
+RESET pg_background.launch_timeout;
 
 -- worker_timeout is that of the whole job, and no cancel
 SET pg_background.worker_timeout = 200;
@@ -341,7 +348,7 @@ SELECT state, error_message FROM pg_background_outcome_v2(:pid, :cookie);
 -- one that a job has caught is not that of the next
 SET pg_background.worker_timeout = 1000;
 SET pg_background.idle_timeout = '1min';
-SET pg_background.max_idle_workers = 2;
+SET pg_background.max_idle_workers = -1;
 SELECT pid, cookie FROM pg_background_launch_v2($$DO 'BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END'$$) \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT state FROM pg_background_outcome_v2(:pid, :cookie);

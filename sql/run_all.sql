@@ -189,6 +189,7 @@ ROLLBACK;
 CALL await('NOT EXISTS (SELECT FROM running)');
 TABLE done;
 -- no worker at all: as any launch
+SET pg_background.launch_timeout = 0;
 SET pg_background.max_workers = 1;
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_run_all_v2('{SELECT 1, SELECT 2}', 2);

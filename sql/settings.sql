@@ -58,8 +58,11 @@ SELECT current_database() AS db \gset
 ALTER DATABASE :db SET work_mem = '3MB';
 SELECT * FROM settings_of_job('work_mem');
 SET work_mem = '7MB';
+-- what it is reset to, is what a process starts with
+SET pg_background.max_idle_workers = 0;
 SELECT * FROM pg_background_result(pg_background_launch('RESET work_mem; SHOW work_mem')) AS (work_mem text);
 SELECT * FROM pg_background_result(pg_background_launch('SET work_mem TO DEFAULT; SHOW work_mem')) AS (work_mem text);
+RESET pg_background.max_idle_workers;
 SELECT * FROM pg_background_result(pg_background_launch('DISCARD ALL')) AS (tag text);
 -- SET LOCAL in the job ends with its transaction
 SELECT * FROM pg_background_result(pg_background_launch('BEGIN; SET LOCAL work_mem = ''5MB''; COMMIT; SHOW work_mem')) AS (work_mem text);

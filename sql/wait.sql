@@ -101,6 +101,7 @@ SELECT pid AS other_pid, cookie AS other_cookie FROM pg_background_launch_v2('SE
 
 -- while no row has come, the result can be asked for again
 SELECT * FROM pg_background_launch_v2('SELECT 1 FROM pg_advisory_xact_lock_shared(1)') \gset
+CALL pg_temp.await('bool_and(state = ''running'') FROM list');
 SET statement_timeout = '100ms';
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 3600000);

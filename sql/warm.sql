@@ -1,6 +1,11 @@
--- Warm workers: which process a job gets, and which processes wait for one.
+-- The pool's workers: which process a job gets, and which processes wait for one.
 
 CREATE EXTENSION pg_background;
+-- as versions 1.x have it
+CREATE FUNCTION launch_v1(sql text, queue_size int4 DEFAULT 0) RETURNS int4
+AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C STRICT;
+
+SELECT current_database() AS db \gset
 
 -- The context of an error or notice names a PID.
 \set SHOW_CONTEXT never
@@ -38,6 +43,12 @@ BEGIN
     END LOOP;
     RAISE EXCEPTION 'waited too long for: %', condition;
 END $$;
+
+-- Wait until so many workers at least have nothing to do.
+CREATE PROCEDURE await_idle(n int) LANGUAGE sql AS $$
+    CALL await(format('(SELECT running = 0 AND idle >= %s FROM pg_background_pool
+                        WHERE datname = current_database() AND usename = current_user)', n));
+$$;
 
 --
 -- One job after the other runs in one process
@@ -99,37 +110,48 @@ FROM pg_background_result_v2(:second_pid, :second_cookie) AS (r text);
 SELECT pg_background_detach_v2(:first_pid, :first_cookie);
 
 --
--- Other than v2 jobs of this queue size, user and session
+-- v1 jobs, queue sizes, large requests
 --
 
--- The process of a v1 job is its own, before and after it.
-SELECT process() AS pid \gset
-SELECT pg_background_launch('SELECT 1') AS v1_pid \gset
-SELECT pg_background_launch('SELECT 2') AS other_v1_pid \gset
-SELECT :v1_pid <> :pid AND :other_v1_pid <> :pid AND :v1_pid <> :other_v1_pid AS own_process;
+-- A v1 job has the same processes, but for one whose PID is the handle of another.
+SELECT launch_v1('SELECT 1') AS v1_pid \gset
+CALL await_idle(1);
+SELECT launch_v1('SELECT 2') AS other_v1_pid \gset
+SELECT :other_v1_pid <> :v1_pid AS other_process;
+-- Many that are kept have processes of their own.
+SELECT array_agg(launch_v1('SELECT ' || g)) AS pids FROM generate_series(3, 6) g \gset
+SELECT count(DISTINCT pid) AS processes FROM unnest(:'pids'::int[] || :v1_pid || :other_v1_pid) pid;
+CALL await_idle(6);
+-- Nor has any other job with a handle one of them; those without may.
+SELECT array_agg(pid) AS pids FROM processes \gset
+SELECT pid AS v2_pid, cookie AS v2_cookie FROM pg_background_launch_v2('SELECT ''v2''') \gset
+SELECT :v2_pid = ANY (:'pids'::int[]) AS same;
 SELECT * FROM pg_background_result(:v1_pid) AS (n int);
 SELECT * FROM pg_background_result(:other_v1_pid) AS (n int);
-SELECT process() = :pid AS same;
-CALL await('array_agg(pid) = ARRAY[' || :pid || '] FROM processes');
+SELECT * FROM pg_background_result_v2(:v2_pid, :v2_cookie) AS (t text);
+-- A handle that is none any more, or was detached, is in nobody's way.
+SELECT count(pg_background_detach_v2(pid, cookie)) FROM pg_background_list WHERE sql_preview ~ '^SELECT [3-6]$';
+CALL await_idle(7);
+SELECT array_agg(pid) AS pids FROM processes \gset
+SELECT launch_v1('SELECT 3') AS pid \gset
+SELECT pg_background_detach(:pid), :pid = ANY (:'pids'::int[]) AS same;
+SELECT sum(n) FROM generate_series(1, 100) g, pg_background_result(pg_background_launch('SELECT ' || g)) AS (n int);
+SELECT count(*) FROM processes WHERE pid <> ALL (:'pids'::int[]);
 
 -- queue sizes
-SELECT process(8192) AS small_pid \gset
-SELECT :small_pid <> :pid AS own_process, process(8192) = :small_pid AS same,
-       process() = :pid AS still_there, process(8192) = :small_pid AS too;
+CALL await_idle(1);
+SELECT process(8192) AS pid \gset
+SELECT process() = :pid AS same, process(4096) = :pid AS small, process(1048576) = :pid AS large;
 
--- A request that does not fit the request queue gets a process that has room.
-SELECT run('SELECT length(''' || repeat('x', 100000) || ''')::text');
-SELECT process(8192) = :small_pid AS same;
--- so does one with settings that have grown
+-- requests and settings of any size
+SELECT run('SELECT length(''' || repeat('x', 100000) || ''')::text || (pg_backend_pid() = ' || :pid || ')');
 SELECT length(set_config('regress.long', repeat('x', 100000), false));
-SELECT run('SELECT length(current_setting(''regress.long''))::text');
+SELECT run('SELECT length(current_setting(''regress.long''))::text || (pg_backend_pid() = ' || :pid || ')');
 RESET regress.long;
--- Two that do not fit at once come one after the other, also where there is
--- much to clean up in between.
-SELECT process(8192) = :small_pid AS same;
+-- also where there is much to clean up in between
 SELECT run('DO $$ BEGIN FOR i IN 1 .. 3000 LOOP EXECUTE ''PREPARE p'' || i || '' AS SELECT 1''; END LOOP; END $$;
             SELECT length(''' || repeat('x', 10000) || ''')::text', 12288),
-       run('SELECT length(''' || repeat('x', 10000) || ''')::text', 12288);
+       run('SELECT length(''' || repeat('x', 10000) || ''')::text || (pg_backend_pid() = ' || :pid || ')', 12288);
 
 -- The users that workers connect as; but a session user that was set, or a role,
 -- is no reason for another process.
@@ -158,9 +180,32 @@ SELECT process() = :pid AS same, run('SELECT current_user::text') = current_user
 DROP FUNCTION definer_one, definer_two;
 DROP ROLE regress_one, regress_two;
 
--- Nothing waits longer than its session.
-\c -
+-- Those that logged in before the roles were dropped go.
 CALL await('count(*) = 0 FROM processes');
+
+-- Another session of the same user has the same process.
+SELECT process() AS pid \gset
+\c -
+SET pg_background.idle_timeout = '1h';
+SELECT process() = :pid AS same;
+-- One that shares none has processes of its own, for as long as it lasts.
+SET pg_background.share_workers = off;
+SELECT process() AS own_pid \gset
+SELECT :own_pid <> :pid AS own_process, process() = :own_pid AS same;
+SET pg_background.share_workers = on;
+SELECT process() = :pid AS same;
+SET pg_background.share_workers = off;
+SELECT process() = :own_pid AS same;
+\c -
+CALL await('NOT EXISTS (SELECT FROM processes WHERE pid = ' || :own_pid || ')');
+-- Who has logged in before a setting of the database was made runs nothing after it.
+ALTER DATABASE :db SET regress.login = 'new';
+\c -
+SET pg_background.idle_timeout = '1h';
+SELECT process() <> :pid AS other_process, run('SHOW regress.login');
+ALTER DATABASE :db RESET regress.login;
+CALL await('NOT EXISTS (SELECT FROM processes WHERE pid = ' || :pid || ')');
+\c -
 SET pg_background.max_idle_workers = 2;
 SET pg_background.idle_timeout = '1h';
 
@@ -186,6 +231,8 @@ BEGIN
     END LOOP;
 END $$;
 
+-- those of all databases count
+CALL await('(SELECT sum(idle) = 0 FROM pg_background_pool WHERE datname IS DISTINCT FROM current_database() OR usename <> current_user)');
 CALL run_at_once(5);
 CALL await('count(*) = 2 FROM processes');
 SELECT array_agg(pid) AS pids FROM processes \gset
@@ -195,25 +242,25 @@ SELECT count(*) FROM processes WHERE pid = ANY (:'pids'::int[]);
 SET pg_background.max_idle_workers = 4;
 CALL run_at_once(5);
 CALL await('count(*) = 4 FROM processes');
--- Those that are of no use make room for one that is.
-SET pg_background.max_idle_workers = 2;
-CALL run_at_once(2);
-SELECT process(4096) AS pid \gset
-SELECT process(4096) = :pid AS same;
-SELECT process(8192) AS small_pid \gset
-SELECT process(4096) = :pid AND process(8192) = :small_pid AS same;
-SELECT process(16384) AS pid \gset
-SELECT process(16384) = :pid AS same;
-CALL await('count(*) = 2 FROM processes');
--- fewer, from the next job on
+-- no more than a quarter of all background processes, whatever the session wants
+SELECT current_setting('max_worker_processes')::int / 4 AS share \gset
+SET pg_background.max_workers = 1000;
+SET pg_background.max_idle_workers = 1000;
+CALL run_at_once(:share + 2);
+CALL await('count(*) = ' || :share || ' FROM processes');
+SET pg_background.max_idle_workers = -1;
+CALL run_at_once(:share + 2);
+CALL await('count(*) = ' || :share || ' FROM processes');
+RESET pg_background.max_workers;
+-- fewer, from the next jobs on
 SET pg_background.max_idle_workers = 1;
-SELECT process() AS pid \gset
-CALL await('array_agg(pid) = ARRAY[' || :pid || '] FROM processes');
+CALL run_at_once(:share);
+CALL await('count(*) = 1 FROM processes');
 -- none
 SET pg_background.max_idle_workers = 0;
-SELECT process() <> :pid AS own_process;
+SELECT process() IS NOT NULL AS ok;
 CALL await('count(*) = 0 FROM processes');
-SELECT count(DISTINCT process()) FROM generate_series(1, 5);
+SELECT count(process()) FROM generate_series(1, 5);
 CALL await('count(*) = 0 FROM processes');
 SET pg_background.max_idle_workers = 2;
 
@@ -250,13 +297,14 @@ SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (r text);
 SELECT process() <> :pid AS own_process;
 CALL await('count(*) = 0 FROM processes WHERE pid = ' || :pid);
 
--- even where it had ended by then, unknown to the session
+-- but not where that had ended by then, unknown to the session
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1 AS n') \gset
 CALL await('state = ''idle'' AND query = ''SELECT 1 AS n'' FROM processes WHERE pid = ' || :pid);
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
-SELECT process() <> :pid AS own_process;
+SELECT process() = :pid AS same;
 
+-- one that was canceled from without
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(1000)') \gset
 CALL await('wait_event = ''PgSleep'' FROM processes WHERE pid = ' || :pid);
 SELECT pg_cancel_backend(:pid);
@@ -290,7 +338,8 @@ SELECT process() AS pid \gset
 SELECT run('BEGIN; CREATE TEMP TABLE t () ON COMMIT DROP; COMMIT; SELECT pg_backend_pid()::text') = :'pid' AS same;
 SELECT process() <> :pid AS own_process;
 
+DROP FUNCTION launch_v1;
 DROP EXTENSION pg_background CASCADE;
 DROP FUNCTION run, process;
-DROP PROCEDURE await, run_at_once;
+DROP PROCEDURE await, await_idle, run_at_once;
 DROP VIEW processes;

@@ -1,6 +1,9 @@
 -- The workers of all sessions, and who sees what of them.
 
 CREATE EXTENSION pg_background;
+-- as versions 1.x have it
+CREATE FUNCTION launch_v1(sql text, queue_size int4 DEFAULT 0) RETURNS int4
+AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C STRICT;
 CREATE ROLE regress_launcher LOGIN;
 CREATE ROLE regress_member LOGIN;
 CREATE ROLE regress_stranger LOGIN;
@@ -12,7 +15,7 @@ GRANT regress_group TO regress_launcher;
 GRANT pg_read_all_stats TO regress_stats;
 \set SHOW_CONTEXT never
 SET pg_background.idle_timeout = '1h';
-SET pg_background.max_idle_workers = 2;
+SET pg_background.max_idle_workers = -1;
 
 -- Wait until a condition holds, for a minute at most.
 CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
@@ -52,7 +55,7 @@ SELECT pid = :pid AS pid, launcher_pid = pg_backend_pid() AS launcher_pid, launc
        label, state, launched_at BETWEEN :'before' AND clock_timestamp() AS launched_at, sql_preview,
        backend_state, state_change BETWEEN launched_at AND clock_timestamp() AS state_change, wait_event_type, wait_event,
        xact_start >= launched_at AS xact_start, query_start >= launched_at AS query_start, backend_start <= query_start AS backend_start,
-       application_name = current_setting('application_name') AS application_name, query
+       application_name = 'pg_background:' || label AS application_name, query
 FROM mine;
 \x off
 SELECT pg_advisory_unlock(1);
@@ -70,7 +73,7 @@ SELECT pg_background_wait_v2(:pid, :cookie2);
 -- a job that is detached is still there; a v1 job; the preview is at most 120 bytes
 SELECT pid AS pid2, cookie AS cookie2 FROM pg_background_launch_v2('SELECT pg_sleep(3600) -- ' || repeat('x', 1000), 0, 'detached') \gset
 SELECT pg_background_detach_v2(:pid2, :cookie2);
-SELECT pg_background_launch('SELECT pg_sleep(3601)') AS pid3 \gset
+SELECT launch_v1('SELECT pg_sleep(3601)')::int AS pid3 \gset
 CALL await('(SELECT count(*) = 2 FROM mine WHERE wait_event = ''PgSleep'')');
 SELECT label, state, length(sql_preview), right(sql_preview, 5) FROM mine WHERE state = 'running' ORDER BY sql_preview COLLATE "C" DESC;
 -- those of a job, which has this worker as its launcher
@@ -101,7 +104,7 @@ SELECT state, sqlstate, error_message FROM pg_background_outcome_v2(:pid, :cooki
 SELECT pg_background_detach_all_v2();
 -- one that waits for a job ignores it, and has the next
 SET pg_background.idle_timeout = '1h';
-SET pg_background.max_idle_workers = 2;
+SET pg_background.max_idle_workers = -1;
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 CALL await(format('(SELECT state = ''idle'' AND backend_state = ''idle'' FROM pg_background_workers WHERE pid = %s)', :pid));
@@ -157,9 +160,46 @@ SELECT pg_cancel_backend(:pid);
 CALL await('NOT EXISTS (SELECT FROM pg_background_list WHERE state IN (''starting'', ''running''))');
 SELECT pg_background_detach_all_v2();
 
+--
+-- Monitoring
+--
+
+-- The progress, to those who see what the job is
+CREATE ROLE regress_monitor LOGIN IN ROLE pg_monitor;
+GRANT SELECT ON mine TO regress_monitor;
+SELECT pg_advisory_lock(1);
+SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_background_progress(42, ''almost half''); SELECT pg_advisory_xact_lock_shared(1)', 0, 'secret') \gset
+CALL await('(SELECT wait_event = ''advisory'' FROM mine WHERE state = ''running'')');
+SELECT label, progress_pct, progress_msg FROM mine WHERE state = 'running';
+SET SESSION AUTHORIZATION regress_stranger;
+SELECT label, state, progress_pct, progress_msg FROM pg_background_workers WHERE pid = :pid;
+SET SESSION AUTHORIZATION regress_monitor;
+SELECT label, state, progress_pct, progress_msg FROM pg_background_workers WHERE pid = :pid;
+-- the pool; who monitors can run nothing
+SELECT running, queued, waiting FROM pg_background_pool WHERE datname = current_database() AND running > 0;
+SELECT pg_background_launch_v2('SELECT 1');
+SELECT count(*) FROM pg_background_workers_v2();
+RESET SESSION AUTHORIZATION;
+SELECT pg_advisory_unlock(1);
+SELECT pg_background_wait_v2(:pid, :cookie);
+-- what became of jobs adds up
+CALL await('(SELECT running = 0 FROM pg_background_pool WHERE datname = current_database() AND usename = current_user)');
+SELECT launched, completed, failed, canceled, wait_ms, run_ms FROM pg_background_pool WHERE datname = current_database() AND usename = current_user \gset was_
+SELECT has_error FROM pg_background_run_v2('SELECT 1');
+SELECT has_error FROM pg_background_run_v2('SELECT 1/0');
+SELECT timed_out FROM pg_background_run_v2('SELECT pg_sleep(3600)', timeout_ms => 10);
+CALL await('(SELECT running = 0 FROM pg_background_pool WHERE datname = current_database() AND usename = current_user)');
+SELECT launched - :was_launched AS launched, completed - :was_completed AS completed, failed - :was_failed AS failed, canceled - :was_canceled AS canceled,
+       wait_ms >= :was_wait_ms AS wait_ms, run_ms >= :was_run_ms + 10 AS run_ms, started BETWEEN 1 AND launched AS started, waiting, queued
+FROM pg_background_pool WHERE datname = current_database() AND usename = current_user;
+SELECT pg_background_detach_all_v2();
+REVOKE SELECT ON mine FROM regress_monitor;
+DROP ROLE regress_monitor;
+
 DROP FUNCTION seen;
 DROP VIEW mine;
 DROP PROCEDURE await;
+DROP FUNCTION launch_v1;
 DROP EXTENSION pg_background;
 REVOKE pgbackground_role FROM regress_launcher, regress_member, regress_stranger, regress_stats, regress_group;
 DROP ROLE regress_launcher, regress_member, regress_stranger, regress_stats, regress_group;
