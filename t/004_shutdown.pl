@@ -14,25 +14,23 @@ use Test::More;
 $ENV{PGCTLTIMEOUT} = $PgBackground::limit;
 
 my $node = new_server('main', <<'END');
-pg_background.max_idle_workers = 2
 pg_background.idle_timeout = 1h
 END
 my $sleep = 'SELECT pg_sleep(10000)';
 my $rows = q{SELECT generate_series(1, 2000000000), repeat('x', 100)};
 
-# Opens sessions with a worker of each kind. The workers outlive the sessions,
-# but for the one that waits for a job.
+# Opens sessions with a worker of each kind. The workers outlive the sessions.
 sub busy_sessions
 {
 	my $idle = new_session($node);
 	my $waiting = new_session($node);
 
-	$idle->wait_for($idle->launch('SELECT 1'));
 	wait_for_full_queue($node, $idle->launch($rows, 4096));
 
 	my $job = $waiting->launch($sleep);
 	$waiting->send("SELECT pg_background_wait_v2($job)");
 	wait_for_worker($node, $job, "wait_event = 'PgSleep'");
+	$idle->wait_for($idle->launch('SELECT 1'));
 	return ($idle, $waiting);
 }
 
@@ -63,7 +61,8 @@ foreach my $mode ('fast', 'immediate')
 	@sessions = busy_sessions();
 }
 
-# A smart shutdown waits for sessions, not for the jobs that they have left.
+# A smart shutdown waits for sessions, not for the jobs that they have left, nor for who
+# waits for one.
 foreach my $left (@sessions)
 {
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend($left->{pid})");
@@ -71,8 +70,8 @@ foreach my $left (@sessions)
 	$left->quit;
 }
 ok( $node->poll_query_until('postgres',
-		q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
-	'there are jobs without a session');
+		q{SELECT count(*) = 3 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
+	'there are workers without a session');
 ok($node->stop('smart', fail_ok => 1), 'smart shutdown');
 
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal [^3]/,

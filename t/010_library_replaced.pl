@@ -1,12 +1,8 @@
 # The library is replaced on disk while a session is open, so that the session
-# starts workers that load another build: a worker that does not know the
-# segment it is given ends its job with an error that says what to do, and
-# nothing worse happens.
-#
-# First, the worker sees what it would see then: a segment whose first bytes are
-# not those that it expects. They are changed while the postmaster is stopped,
-# that is before the worker starts. Then the library that a session has loaded is
-# replaced by one that expects others.
+# starts workers that load another build: a worker that does not know the pool that
+# it is started for ends its job with an error that says what to do, and nothing
+# worse happens. Workers that are there go on; so do new sessions, whose pool is
+# another.
 
 use strict;
 use warnings;
@@ -18,92 +14,14 @@ use PgBackground;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('main');
-my $session = new_session($node);
-my ($postmaster) = log_since($node, 0) =~ /^postmaster\[(\d+)\]/m;
-
-END { kill 'CONT', $postmaster if defined $postmaster }
-
-# Launches a job with a segment whose magic number is what change makes of it,
-# and returns its handle.
-sub launch_with
-{
-	my ($change) = @_;
-	my $file;
-
-	kill 'STOP', $postmaster or die "cannot stop the postmaster: $!";
-	$session->send(
-		q{SELECT pid || ', ' || cookie FROM pg_background_launch_v2('SELECT 1')});
-	wait_until(
-		'there is a segment',
-		sub {
-			$session->{run}->pump_nb;
-			($file) = segments($node);
-			defined $file;
-		});
-
-	open my $segment, '+<:raw', $file or die "$file: $!";
-	sysread($segment, my $magic, 8) == 8 or die "$file: $!";
-	sysseek $segment, 0, 0;
-	syswrite($segment, pack('Q', $change->(unpack 'Q', $magic))) == 8
-	  or die "$file: $!";
-	close $segment;
-
-	kill 'CONT', $postmaster;
-	return $session->receive;
-}
-
-sub test_usable
-{
-	my ($name) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-
-	is( $session->query(
-			q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (a int)}
-		),
-		'1',
-		"$name: the session is usable");
-	nothing_left($node, $name, $session);
-	return;
-}
-
-test_usable('before');
-
+# No worker goes by itself.
+my $node = new_server('main', "pg_background.idle_timeout = 1h\n");
 my @replaced = (
 	'55000',
 	qr/pg_background was replaced while the session was open\nHINT:  Reconnect to use the new version\./);
 
-# Its layout is another.
-my $job = launch_with(sub { $_[0] ^ (0xFFFF << 16) });
-$session->wait_for($job);
-is($session->state($job), 'error', 'another layout: state');
-$session->fails("SELECT * FROM pg_background_result_v2($job) AS (a int)",
-	@replaced, 'another layout');
-test_usable('another layout');
-
-# It was made for another server.
-$job = launch_with(sub { $_[0] + 1 });
-$session->fails("SELECT * FROM pg_background_result_v2($job) AS (a int)",
-	@replaced, 'another server');
-test_usable('another server');
-
-# It is none that any build of the library makes, and could be anything.
-$job = launch_with(sub { 0 });
-# It may have gone before the launch has seen it start.
-if ($job ne '')
-{
-	$session->send("SELECT * FROM pg_background_result_v2($job) AS (a int)");
-	$session->receive;
-}
-like($session->{messages},
-	qr/ERROR:  (08006: lost connection to worker process|53000: could not start background process)/, 'anything');
-test_usable('anything');
-
-#
-# Another build. Of the session, only functions that it has loaded are called: the
-# server would take the copy for a library that it does not have yet.
-#
-
+# Of the sessions, only functions that they have loaded are called: the server would
+# take the copy for a library that it does not have yet.
 my $library = slurp_file(library_file($node));
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
 
@@ -116,39 +34,88 @@ sub replace_library
 	return;
 }
 
+# What the pool begins with
+sub pool_magic
+{
+	foreach my $file (glob $node->data_dir . '/pg_dynshmem/mmap.*')
+	{
+		my $magic = substr slurp_file($file), 0, 8;
+		return $magic if unpack('Q', $magic) >> 32 == 0x70676267;
+	}
+	die 'there is no pool';
+}
+
+my $one = q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (a int)};
+
 replace_library();
 load_library_from($node, 'postgres', "$dir/pg_background");
-$session->quit;
-$session = new_session($node);
+my $session = new_session($node);
+is($session->query($one), '1', 'the copy of the library works');
 my $unread = $session->launch('SELECT 2');
 $session->wait_for($unread);
 my $running = $session->launch('SELECT pg_sleep(1000)');
 wait_for_worker($node, $running, "wait_event = 'PgSleep'");
-my $errors = 3;
-my $magic = slurp_file((segments($node))[0]) =~ /^(.{8})/s ? $1 : die;
+$session->submit('SELECT 3');
+my $errors = 0;
+my $magic = pool_magic();
 
-SKIP:
+# The layout is another, or the server that it was built for.
+foreach my $build ([ 'another layout', 0xABCD << 16, 'A' ], [ 'another server', 0x5A, 'B' ])
 {
-	# Where a number of 64 bits is no part of an instruction, it stands in several.
-	my $other = $magic ^ pack('Q', 0xFFFF << 16);
-	skip 'the magic number cannot be changed in the library', 7
-	  unless $library =~ s/\Q$magic\E/$other/g;
+	my ($name, $change, $letter) = @$build;
 
-	replace_library();
-	$session->fails(q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (a int)},
-		@replaced, 'another build');
-	$errors++;
-	is($session->result($unread, 'a int'), '2', 'what had ended can be read');
-	my ($pid) = split /, /, $running;
-	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
-	$session->fails("SELECT * FROM pg_background_result_v2($running) AS (v text)",
-		'57014', qr/user request/, 'a job of before is canceled');
-	nothing_left($node, 'another build', $session);
+	SKIP:
+	{
+		# Where a number of 64 bits is no part of an instruction, it stands in several.
+		my $other = $magic ^ pack('Q', $change);
+		my $original = $library;
+		skip 'the magic number cannot be changed in the library', 15
+		  unless $library =~ s/\Q$magic\E/$other/g;
+		$library =~ s/pg_background\.%d\.%d/pg_background$letter%d.%d/
+		  or die 'the library has another name for its pool';
+
+		# A worker is there, and does not mind.
+		replace_library();
+		is($session->query($one), '1', "$name: a worker of before") if $letter eq 'A';
+
+		end_idle_workers($node);
+		$session->fails($one, @replaced, "$name: v1");
+		my $job = $session->launch('SELECT 1');
+		$session->wait_for($job);
+		is($session->state($job), 'error', "$name: state");
+		$session->fails("SELECT * FROM pg_background_result_v2($job) AS (a int)", @replaced, "$name: v2");
+		$job = $session->submit('SELECT 1');
+		$session->wait_for($job);
+		is($session->state($job), 'error', "$name: state of what was submitted");
+		$errors += 3;
+
+		# A session that has the new library has a pool of its own.
+		my $new = new_session($node);
+		is($new->query($one), '1', "$name: a new session");
+		isnt(pool_magic(), '', "$name: there is a pool");
+		$new->quit;
+		end_idle_workers($node);
+		$library = $original;
+	}
+	is($session->state($running), 'running', "$name: the job of before goes on");
 }
+is($session->result($unread, 'a int'), '2', 'what had ended can be read');
 
-my @fatal = log_since($node, 0) =~
-  /^pg_background\[\d+\] FATAL:  pg_background was replaced while the session was open$/mg;
-is(scalar @fatal, $errors, 'the log has an error of each');
+# The session's own library is back.
+replace_library();
+is($session->query($one), '1', 'the session is usable');
+my ($pid) = split /, /, $running;
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+$session->fails("SELECT * FROM pg_background_result_v2($running) AS (v text)",
+	'57014', qr/user request/, 'a job of before is canceled');
+end_idle_workers($node);
+is($node->safe_psql('postgres', q{SELECT running + idle + queued + waiting FROM pg_background_pool}),
+	'0', 'the pool counts none of these workers any more');
+nothing_left($node, 'another build', $session);
+
+my @said = log_since($node, 0) =~
+  /^pg_background\[\d+\] LOG:  pg_background was replaced while the session was open$/mg;
+is(scalar @said, $errors, 'the log has a line of each');
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/,
 	'no process has crashed');
 

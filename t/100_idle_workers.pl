@@ -1,7 +1,8 @@
-# A worker that waits for its session's next job holds nothing and holds nobody
-# up: it is idle, without a transaction, a snapshot or a lock; it goes when its
-# time or its session has ended, when the configuration wants fewer, and when it
-# is told to; databases and roles can be dropped, the server can be stopped.
+# A worker that waits for its next job, of whatever session, holds nothing and holds
+# nobody up: it is idle, without a transaction, a snapshot or a lock; it goes when its
+# time is over, when there are enough others, when the configuration wants fewer,
+# and when it is told to; databases and roles can be dropped, the server can be
+# stopped.
 
 use strict;
 use warnings;
@@ -14,9 +15,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# No worker goes by itself, but where a test is about that.
+# No worker goes by itself, but where a test is about that; two may wait.
 my $node = new_server('main', <<'END');
-pg_background.max_idle_workers = 2
+max_worker_processes = 8
+max_logical_replication_workers = 0
 pg_background.idle_timeout = 1h
 log_min_messages = warning
 END
@@ -36,12 +38,6 @@ sub idle_worker
 		? "wait_event = 'PgBackgroundIdle'"
 		: "state = 'idle' AND wait_event_type = 'Extension'");
 	return $pid;
-}
-
-sub worker_count
-{
-	return $node->safe_psql('postgres',
-		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background'");
 }
 
 # Asks for something of the whole server, which must not take long.
@@ -106,29 +102,27 @@ is( $node->safe_psql('postgres', "SELECT locktype, mode FROM pg_locks WHERE pid 
 # When it goes
 #
 
-# time-out: one with a short time, while the one from before stays
+# The time-out is that of the session whose job it had last.
 my $short = new_session($node, options => '-c pg_background.idle_timeout=10ms');
 my $size = log_size($node);
-wait_for_exit($node, split /, /, $short->launch('SELECT 1'));
-is(idle_worker($session), $pid, 'the time-out is that of the session');
-$short->query("SET pg_background.idle_timeout = '1h'");
-my $other = idle_worker($short);
-$short->query("SET pg_background.idle_timeout = '10ms'");
-wait_for_exit($node, (split /, /, $short->launch('SELECT 1'))[0]);
-wait_for_exit($node, $other);
+is((split /, /, $short->launch('SELECT 1'))[0], $pid, 'a worker serves another session');
+wait_for_exit($node, $pid);
 log_is_quiet($size, 'time-out');
+$pid = idle_worker($session);
+$short->query("SET pg_background.idle_timeout = '1h'");
+is(idle_worker($short), $pid, 'another session does not shorten its time');
 
 # A job that is launched just as its worker goes is done.
 foreach my $timeout ('1ms', '0')
 {
 	$short->query("SET pg_background.idle_timeout = '$timeout'");
-	is( $short->query(<<'END'), 300, "jobs launched as their worker goes, idle_timeout = $timeout");
+	is( $short->query(<<'END'), 200, "jobs launched as their worker goes, idle_timeout = $timeout");
 DO $$
 DECLARE
 	h pg_background_handle;
 BEGIN
 	PERFORM set_config('test.done', '0', false);
-	FOR i IN 1 .. 300 LOOP
+	FOR i IN 1 .. 200 LOOP
 		h := pg_background_launch_v2('SELECT 1');
 		PERFORM set_config('test.done', (current_setting('test.done')::int + n)::text, false)
 		FROM pg_background_result_v2(h.pid, h.cookie) AS (n int);
@@ -139,20 +133,74 @@ END $$;
 SHOW test.done;
 END
 }
-
-# the session ends, by itself or not
-$short->query("SET pg_background.idle_timeout = '1h'");
-$other = idle_worker($short);
-$size = log_size($node);
 $short->quit;
-wait_for_exit($node, $other);
-log_is_quiet($size, 'session ends');
 
+# Its session ends, by itself or not: it stays, for others.
 $short = new_session($node);
-$other = idle_worker($short);
+$pid = idle_worker($short);
+$short->quit;
+wait_for_exit($node, $short->{pid});
+is(idle_worker($session), $pid, 'the worker of a session that has ended');
+$short = new_session($node);
+is(idle_worker($short), $pid, 'it is the worker of all sessions');
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($short->{pid})");
-wait_for_exit($node, $other);
-is(idle_worker($session), $pid, 'the worker of another session is still there');
+wait_for_exit($node, $short->{pid});
+is(idle_worker($session), $pid, 'the worker of a session that was terminated');
+$short->quit;
+
+# More than a quarter of all slots do not wait for long; fewer, where the session
+# whose job has ended says so.
+sub end_at_once
+{
+	my ($count) = @_;
+	my $locker = new_session($node);
+	$locker->query('SELECT pg_advisory_lock(3)');
+	my @jobs = map { $session->launch('SELECT pg_advisory_xact_lock_shared(3)') } 1 .. $count;
+	$locker->query('SELECT pg_advisory_unlock(3)');
+	$session->wait_for($_) foreach @jobs;
+	$session->query("SELECT pg_background_detach_v2($_)") foreach @jobs;
+	$locker->quit;
+	return;
+}
+sub worker_count_becomes
+{
+	my ($count, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok( $node->poll_query_until('postgres', "SELECT count(*) = $count FROM pg_stat_activity WHERE backend_type = 'pg_background'"),
+		$name);
+	is($node->safe_psql('postgres', 'SELECT idle FROM pg_background_pool'), $count, "$name: the pool");
+	return;
+}
+$size = log_size($node);
+end_at_once(6);
+worker_count_becomes(2, 'a quarter of the slots');
+$session->query('SET pg_background.max_idle_workers = 1000');
+end_at_once(6);
+worker_count_becomes(2, 'a session cannot have more');
+$session->query('SET pg_background.max_idle_workers = 1');
+end_at_once(6);
+worker_count_becomes(1, 'but fewer');
+$session->query('SET pg_background.max_idle_workers = 0');
+end_at_once(6);
+worker_count_becomes(0, 'or none');
+$session->query('RESET pg_background.max_idle_workers');
+log_is_quiet($size, 'too many');
+
+# One that is not shared goes with its session.
+$pid = idle_worker($session);
+my $own = new_session($node, options => '-c pg_background.share_workers=off');
+my $own_pid = idle_worker($own);
+isnt($own_pid, $pid, 'share_workers = off: a worker of its own');
+is(idle_worker($own), $own_pid, 'share_workers = off: it is used again');
+is(idle_worker($session), $pid, 'share_workers = off: by no other session');
+my $second = new_session($node, options => '-c pg_background.share_workers=off');
+isnt((split /, /, $second->launch('SELECT 1'))[0], $own_pid, 'share_workers = off: nor by another that does not share');
+$size = log_size($node);
+$_->quit foreach $own, $second;
+wait_for_exit($node, $own_pid);
+worker_count_becomes(1, 'share_workers = off: workers go with their sessions');
+log_is_quiet($size, 'session ends');
+is(idle_worker($session), $pid, 'share_workers = off: the others stay');
 
 # it is terminated
 $size = log_size($node);
@@ -232,13 +280,13 @@ done_soon('CREATE INDEX CONCURRENTLY ON seen (a)');
 done_soon('DROP TABLE seen');
 is(idle_worker($session), $pid, 'the worker was there all the time');
 
-# its own database, of which its session has just let go
+# its own database, of which the last session has just let go
 $node->safe_psql('postgres', "CREATE TABLESPACE place LOCATION '$location'");
 foreach my $command (
 	'CREATE DATABASE another TEMPLATE mine; DROP DATABASE another',
 	'ALTER DATABASE mine RENAME TO another; DROP DATABASE another',
 	'ALTER DATABASE mine SET TABLESPACE place; DROP DATABASE mine',
-	('DROP DATABASE mine') x 5)
+	('DROP DATABASE mine') x 2)
 {
 	$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS mine');
 	$node->safe_psql('postgres', 'CREATE DATABASE mine');
@@ -256,8 +304,8 @@ $node->safe_psql('postgres', 'CREATE ROLE walker LOGIN IN ROLE pgbackground_role
 my $walker = new_session($node, user => 'walker');
 $pid = idle_worker($walker);
 done_soon('DROP ROLE walker');
-is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid"),
-	1, 'the worker of the dropped role was there');
+wait_for_exit($node, $pid);
+pass('the worker of the dropped role leaves');
 $walker->quit;
 
 # a role of which its session was a member
@@ -267,13 +315,12 @@ idle_worker($session);
 $session->query('RESET ROLE; DROP ROLE hat');
 is($session->result($session->launch('SELECT 1'), 'a int'), 1, 'a job after the role was dropped');
 
-# other sessions that need its slot, in the same session
-$session->query('SET pg_background.max_idle_workers = 1000');
+# jobs that have more queue sizes than there are slots
+$session->query('SET pg_background.max_workers = 100');
 my @jobs = map { $session->launch('SELECT 1', 4096 + 64 * $_) } 1 .. 50;
 $session->wait_for($_) foreach @jobs;
 pass('more queue sizes than worker slots');
 $session->query("SELECT pg_background_detach_v2($_)") foreach @jobs;
-$session->query('RESET pg_background.max_idle_workers');
 
 #
 # Shutdown

@@ -1,10 +1,11 @@
 # A job has its launcher's settings and users, whatever either of them has done
 # before: after random sequences of SET, RESET, SET LOCAL, SET ROLE and so on, in
 # transactions and savepoints, on both sides, pg_settings in a job is the same as
-# in its launcher.
+# in its launcher. The jobs of several sessions, which do so at the same time, have
+# the same worker.
 #
-# PG_BACKGROUND_SEED repeats a run; PG_BACKGROUND_SEQUENCES is how many there are
-# of each kind of session.
+# PG_BACKGROUND_SEED repeats the sequences, though not in whose turn a worker is;
+# PG_BACKGROUND_SEQUENCES is how many there are of each session.
 
 use strict;
 use warnings;
@@ -19,7 +20,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed = $ENV{PG_BACKGROUND_SEED} // int(rand(1_000_000_000));
-my $sequences = $ENV{PG_BACKGROUND_SEQUENCES} // 500;
+my $sequences = $ENV{PG_BACKGROUND_SEQUENCES} // 250;
 srand($seed);
 diag "PG_BACKGROUND_SEED=$seed";
 
@@ -179,6 +180,7 @@ sub sequence
 my $node = new_server('main', <<'END');
 log_min_messages = fatal
 log_min_error_statement = panic
+pg_background.launch_timeout = 10min
 END
 
 # What a session starts with is not the same for every user.
@@ -194,6 +196,8 @@ GRANT hat, ordinary TO plain;
 ALTER ROLE plain SET work_mem = '9MB';
 ALTER ROLE plain SET log_min_duration_statement = 3000000;
 ALTER ROLE crown SET test.custom = 'of the role';
+ALTER ROLE plain SET pg_background.max_role_workers = 1;
+ALTER ROLE crown SET pg_background.max_role_workers = 1;
 ALTER DATABASE postgres SET test.other = 'of the database';
 ALTER DATABASE postgres SET cpu_tuple_cost = 0.0123456789;
 
@@ -237,10 +241,10 @@ $node->safe_psql('postgres',
 my $misled = $node->safe_psql('postgres',
 	'SET ROLE hat; BEGIN; SET LOCAL SESSION AUTHORIZATION DEFAULT; ROLLBACK; SHOW role') ne 'hat';
 
-# Runs so many sequences in a session of a user.
-sub test_sequences
+# Plans so many sequences for a session of a user.
+sub plan_sequences
 {
-	my $user = shift;
+	my ($user, $name) = @_;
 	@session_users = ('plain', $user) unless $misled;
 	my @sequences = map { [ sequence() ] } 1 .. $sequences;
 	my $script = join '', map {
@@ -248,46 +252,65 @@ sub test_sequences
 		join '', "\\echo sequence $i\n", "\\warn sequence $i\n",
 		  map { "$_;\n" } @{ $sequences[$i] }
 	} 0 .. $#sequences;
-	my ($out, $err) = ('', '');
-	my $start = time;
+	# Its input ends only when it is told to finish, which none is before all are done.
+	$script .= "\\q\n";
+	my %self = (name => $name, sequences => \@sequences, out => '', err => '', script => $script);
 
-	local $ENV{PGCLIENTENCODING} = 'UTF8';
-	IPC::Run::run(
+	$self{command} = [
 		[
 			'psql', '-XAtq', '-d', $node->connstr('postgres') . " user=$user", '-f', '-'
 		],
-		'<', \$script, '>', \$out, '2>', \$err,
-		IPC::Run::timeout(4 * $PgBackground::limit));
-	note "$user: ", time - $start, ' s';
+		'<', \$self{script}, '>', \$self{out}, '2>', \$self{err} ];
+	return \%self;
+}
+
+# Tests what came of them. Returns the PIDs of the processes that had its jobs.
+sub test_sequences
+{
+	my ($self) = @_;
+	my ($name, $sequences) = @$self{qw(name sequences)};
 
 	# The only errors are those of what a role may not set, or be.
-	my @errors = grep { /ERROR|FATAL|PANIC|connection/ && !/permission denied to set/ } split /\n/, $err;
-	is(join("\n", @errors), '', "$user: no other errors");
+	my @errors = grep { /ERROR|FATAL|PANIC|connection/ && !/permission denied to set/ } split /\n/, $self->{err};
+	is(join("\n", @errors), '', "$name: no other errors");
 
 	my ($sequence, %processes, @different);
 	my $looks = 0;
-	foreach my $line (split /\n/, $out)
+	foreach my $line (split /\n/, $self->{out})
 	{
 		next if $line eq '' || $line =~ /^\d+$/;
 		if ($line =~ /^sequence (\d+)$/) { $sequence = $1 }
 		elsif ($line =~ /^PID\|\|(\d+)$/) { $looks++; $processes{$1}++ }
 		else { push @different, [ $sequence, $line ] }
 	}
-	is($sequence, $#sequences, "$user: all sequences were run");
-	is(scalar @different, 0, "$user: settings are equal");
+	is($sequence, $#$sequences, "$name: all sequences were run");
+	is(scalar @different, 0, "$name: settings are equal");
 	if (@different)
 	{
 		my $first = $different[0][0];
-		diag join "\n", "sequence $first:", map { "\t$_;" } @{ $sequences[$first] };
+		diag join "\n", "sequence $first:", map { "\t$_;" } @{ $sequences->[$first] };
 		diag "name|launcher|job: $_->[1]" foreach grep { $_->[0] == $first } @different;
 	}
 	cmp_ok(keys(%processes) * 2, '<', $looks,
-		"$user: $looks looks, by " . keys(%processes) . ' processes');
-	return;
+		"$name: $looks looks, by " . keys(%processes) . ' processes');
+	return keys %processes;
 }
 
-test_sequences('crown');
-test_sequences('plain');
+# Two sessions of each user, all at the same time
+my @planned = map { my $user = $_; map { plan_sequences($user, "$user, session $_") } 1, 2 } qw(crown plain);
+{
+	local $ENV{PGCLIENTENCODING} = 'UTF8';
+	IPC::Run::run(@{ $planned[0]{command} }, map({ ('&', @{ $_->{command} }) } @planned[ 1 .. $#planned ]),
+		IPC::Run::timeout(8 * $PgBackground::limit));
+}
+
+my @pids = map { [ test_sequences($_) ] } @planned;
+foreach my $n (0, 2)
+{
+	my %first = map { $_ => 1 } @{ $pids[$n] };
+	my @both = grep { $first{$_} } @{ $pids[ $n + 1 ] };
+	cmp_ok(scalar @both, '>', 0, "$planned[$n]{name} and its other have had workers in common: " . @both);
+}
 nothing_left($node, 'sequences');
 
 done_testing();

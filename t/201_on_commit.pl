@@ -77,9 +77,9 @@ wait_until('the setting is there',
 	sub { $control->query('SHOW synchronous_standby_names') eq 'nobody' });
 $session->send('COMMIT');
 wait_for_worker($node, $session->{pid}, "wait_event = 'SyncRep'");
-is( $node->safe_psql('postgres',
-		"SELECT state, label IS NULL, count(*) FROM pg_background_workers GROUP BY 1, 2"),
-	'starting|t|1', 'the worker is there, and has nothing to do');
+wait_for_pool($node, 'running = 0 AND idle = 1 AND queued = 0', 'usename = current_user');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'),
+	'0', 'a worker is there, and has nothing to do');
 is(done(), '', 'nothing runs before the commit is durable');
 $node->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
 $node->reload;
@@ -89,27 +89,20 @@ $session->quit;
 test_done('durable', 'durable');
 
 #
-# No slot in the cluster: the commit fails
+# No slot in the cluster: the commit waits, then it fails
 #
 
-my $other = new_session($node);
-my @jobs = map { $other->launch('SELECT pg_sleep(1000)') } 1 .. 3;
+$node->safe_psql('postgres', 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
+my $other = new_session($node, user => 'other');
+my @jobs = map { $other->launch('SELECT pg_sleep(1000)') } 1 .. 4;
 wait_for_worker($node, $_, "wait_event = 'PgSleep'") foreach @jobs;
-$session = new_session($node, options => '-c pg_background.max_idle_workers=0');
+$session = new_session($node, options => '-c pg_background.launch_timeout=0');
 $session->query('BEGIN;' . on_commit('never 1') . ';' . on_commit('never 2'));
 $session->fails('COMMIT', '53000', qr/HINT:.*max_worker_processes/, 'a commit without a slot');
 is($session->query('SELECT count(*) FROM pg_background_list'), '0', 'a commit without a slot: no job');
 is(work() . done(), '', 'a commit without a slot: nothing is committed, nothing runs');
-ok($node->poll_query_until('postgres', "SELECT count(*) = 3 FROM pg_stat_activity WHERE backend_type = 'pg_background'"),
-	'a commit without a slot: the one worker that there was goes');
-my $drain = 'SELECT count(*) FROM pg_background_drain_v2(array(SELECT (pid, cookie)::pg_background_handle FROM pg_background_list))';
-# One is enough for one, again and again
-foreach my $n (1 .. 3)
-{
-	$session->query('BEGIN;' . on_commit("one $n") . '; COMMIT');
-	$session->query($drain);
-}
-# The commit waits for the slot of another session
+
+# The commit waits for the slot of another user
 $session->query("SET pg_background.launch_timeout = '1h'");
 $session->query('BEGIN;' . on_commit('waits 1') . ';' . on_commit('waits 2'));
 $session->send('COMMIT');
@@ -117,19 +110,51 @@ wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 
 $other->query("SELECT pg_background_cancel_v2($jobs[0])");
 $session->receive;
 is($session->{messages}, '', 'a commit that waits for a slot succeeds');
+my $drain = 'SELECT count(*) FROM pg_background_drain_v2(array(SELECT (pid, cookie)::pg_background_handle FROM pg_background_list))';
+is($session->query($drain), '2', 'and its jobs are run');
+
 # and while it waits, it can be canceled
-$session->query($drain);
-$other->query("SET pg_background.launch_timeout = '1h'");
+end_idle_workers($node);
 push @jobs, $other->launch('SELECT pg_sleep(1000)');
 $session->query('BEGIN;' . on_commit('never 3') . ';' . on_commit('never 4'));
 $session->send('COMMIT');
 wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
 $node->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})");
 $session->fails(undef, '57014', qr/user request/, 'a commit that waits for a slot is canceled');
+
+# One slot is enough for any number of jobs, of several sessions
+$other->query("SELECT pg_background_cancel_v2($jobs[1])");
+wait_for_exit($node, split /, /, $jobs[1]);
+my @several = map { new_session($node) } 1 .. 3;
+$_->query("BEGIN; SELECT count(pg_background_submit_on_commit_v2('INSERT INTO done VALUES (''many'')')) FROM generate_series(1, 100)")
+  foreach @several;
+$_->query('COMMIT') foreach @several;
+$_->quit foreach @several;
+wait_for_pool($node, 'running = 0 AND queued = 0', 'usename = current_user');
+is($node->safe_psql('postgres', "WITH d AS (DELETE FROM done WHERE what = 'many' RETURNING 1) SELECT count(*) FROM d"),
+	'300', 'one slot is enough for 300 jobs whose sessions have ended');
+
+# In order of submission, also where the first one takes its time
+$node->safe_psql('postgres', 'CREATE TABLE turn (n serial, what int)');
+$control->query('SELECT pg_advisory_lock(1)');
+$session->query('BEGIN; ' . join '; ', map { "SELECT pg_background_submit_on_commit_v2('SELECT pg_advisory_lock_shared(1); INSERT INTO turn (what) VALUES ($_)')" } 1 .. 20);
+$session->query('COMMIT');
+wait_for_pool($node, 'running = 1 AND queued = 19 AND waiting = 0', 'usename = current_user');
+is($session->query('SELECT count(DISTINCT pid), min(pid) < 1 << 30, max(pid) >= 1 << 30, string_agg(DISTINCT state, $$ $$) FROM pg_background_list'),
+	'20|t|t|running starting', 'those that are queued have numbers of their own');
+my $handle = $session->query(q{SELECT pid || ', ' || cookie FROM pg_background_list WHERE pid >= 1 << 30 LIMIT 1});
+$control->query('SELECT pg_advisory_unlock(1)');
+is($session->query("SELECT pg_background_wait_v2($handle)"), 't', 'such a number goes on to be a handle');
+is($session->query("SELECT pid < 1 << 30 FROM pg_background_list WHERE cookie = (ARRAY[$handle])[2]"),
+	't', 'though the list shows whose job it was');
+is($session->query($drain), '20', 'all of them are run');
+is($node->safe_psql('postgres', q{SELECT string_agg(what::text, ' ' ORDER BY n) FROM turn}),
+	join(' ', 1 .. 20), 'in order of submission');
+
 $other->query('SELECT pg_background_cancel_all_v2()');
 $other->quit;
 $session->quit;
-test_done('slots', 'one 1', 'one 2', 'one 3', 'waits 1', 'waits 2');
+test_done('slots', 'waits 1', 'waits 2');
 
 # Where there are no prepared transactions at all, PREPARE says why it fails.
 $session = new_session($node);

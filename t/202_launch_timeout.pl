@@ -1,6 +1,6 @@
-# pg_background.launch_timeout: a launch waits for a slot, be it of its own session
-# or of the cluster's others, and fails with 53000 where none is free in time.
-# 64 sessions that log by jobs on a server with 8 slots lose no message.
+# pg_background.launch_timeout: a launch waits in line for a worker, and fails with
+# 53000 where none is free in time. First come, first served. 64 sessions that log
+# by jobs on a server with 8 slots lose no message.
 #
 # Known failure 13.
 
@@ -33,7 +33,6 @@ sub log_messages
 	foreach my $n (1 .. 64)
 	{
 		$sessions[ $n - 1 ]->send(<<"END");
-SET pg_background.launch_timeout = '10min';
 $conf
 DO \$\$
 BEGIN
@@ -46,6 +45,8 @@ END
 	my $errors = join '', map { $_->receive; $_->{messages} } @sessions;
 	is($errors, '', "$name: no launch fails");
 	$_->quit foreach @sessions;
+	$node->poll_query_until('postgres', 'SELECT sum(queued + running) = 0 FROM pg_background_pool')
+	  or die 'timed out waiting for what is queued';
 	nothing_left($node, $name);
 	is( $node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT who), min(what), max(what) FROM message'),
 		64 * $messages . "|64|1|$messages", "$name: no message is lost");
@@ -57,15 +58,18 @@ log_messages('64 sessions', 100, '');
 log_messages('64 sessions that keep no workers', 20, 'SET pg_background.max_idle_workers = 0;');
 
 #
-# A slot of another session
+# Slots that others have
 #
 
+$node->safe_psql('postgres', 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
 my $sleep = 'SELECT pg_sleep(1000)';
 my $session = new_session($node);
-my $other = new_session($node);
+my $other = new_session($node, user => 'other');
+is($session->query('SELECT count(*) FROM pg_background_list; SHOW pg_background.launch_timeout'), "0\n10s", 'a launch waits for ten seconds');
 my @jobs = map { $other->launch($sleep) } 1 .. 8;
-my @no_slot = ('53000', qr/HINT:.*max_worker_processes/);
+my @no_slot = ('53000', qr/DETAIL:  No background worker slot is free\.\nHINT:.*launch_timeout.*max_worker_processes/);
 
+$session->query('SET pg_background.launch_timeout = 0');
 $session->fails("SELECT pg_background_launch_v2('SELECT 1')", @no_slot, 'no time to wait');
 $session->query('SET pg_background.launch_timeout = 700');
 foreach my $launch ("pg_background_launch('SELECT 1')", "pg_background_launch_v2('SELECT 1')",
@@ -75,24 +79,41 @@ foreach my $launch ("pg_background_launch('SELECT 1')", "pg_background_launch_v2
 	$session->fails("SELECT $launch", @no_slot, "$launch at the end of its time");
 }
 is($session->query('SELECT count(*) FROM pg_background_list'), '0', 'a launch that failed leaves no job');
-is(scalar segments($node), 8, 'nor a segment');
+is($node->safe_psql('postgres', 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0', 'nor one in line');
+cmp_ok(scalar segments($node), '<=', 8 + $PgBackground::kept_segments, 'nor a segment');
 
 $session->query("SET pg_background.launch_timeout = '1h'");
 $session->send("SELECT n FROM pg_background_run_query_v2('SELECT 42') AS (n int)");
-wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
+wait_for_line($node, 1);
 $other->query("SELECT pg_background_cancel_v2($jobs[0])");
-is($session->receive, '42', 'a launch waits for a slot of another session');
+is($session->receive, '42', 'a launch waits for a slot of another user');
 
 # and sleeps meanwhile, even where its latch is set all the time, and can be canceled
-push @jobs, $other->launch($sleep)
-  if $node->poll_query_until('postgres', "SELECT count(*) = 7 FROM pg_stat_activity WHERE backend_type = 'pg_background'");
+push @jobs, $other->launch($sleep);
 $session->send("SELECT pg_background_launch_v2('SELECT 1')");
+wait_for_line($node, 1);
 wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
 $node->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})");
 $session->fails(undef, '57014', qr/user request/, 'a launch that waits is canceled');
 
+# First come, first served
+$node->safe_psql('postgres', 'CREATE TABLE turn (n serial, who int)');
+my @line = map { new_session($node, options => "-c pg_background.launch_timeout=1h") } 1 .. 5;
+foreach my $n (1 .. 5)
+{
+	$line[ $n - 1 ]->send("SELECT pid FROM pg_background_run_v2('INSERT INTO turn (who) VALUES ($n)')");
+	wait_for_line($node, $n);
+}
+is($node->safe_psql('postgres', q{SELECT waiting, queued, running FROM pg_background_pool WHERE usename = current_user}),
+	'5|5|0', 'the pool shows who waits in line');
+$other->query("SELECT pg_background_cancel_v2($jobs[1])");
+$_->receive foreach @line;
+is($node->safe_psql('postgres', q{SELECT string_agg(who::text, ' ' ORDER BY n) FROM turn}),
+	'1 2 3 4 5', 'first come, first served');
+$_->quit foreach @line;
+
 #
-# A slot of this session: its own jobs end meanwhile, however they do
+# Slots of this session: its own jobs end meanwhile, however they do
 #
 
 $other->query('SELECT pg_background_cancel_all_v2()');

@@ -111,7 +111,7 @@ my $other = start_job($elsewhere, 'other');
 test_visibility('other', $other, "$elsewhere->{pid}|launcher|launcher|other",
 	launcher => 1, member => 1, stats => 1, postgres => 1);
 
-# A worker that waits for the next job of its session
+# A worker that waits for its next job: whose was the last one
 $elsewhere->query("SET pg_background.max_idle_workers = 2; SET pg_background.idle_timeout = '1h'");
 my $idle = start_job($elsewhere, 'idle', 'SELECT 1');
 $elsewhere->wait_for($idle);
@@ -162,6 +162,7 @@ isnt((split /, /, start_job($launcher, 'next'))[0], (split /, /, $plain)[0], 'th
 $launcher->query('SELECT pg_background_cancel_all_v2()');
 
 $_->quit foreach $launcher, $super;
+end_idle_workers($node);
 nothing_left($node, 'workers');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'), '0', 'no worker is shown');
 

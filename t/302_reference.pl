@@ -6,11 +6,15 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
-use PgBackground;
+use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('main');
+# Of new_server()'s, not all settings are the defaults.
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_background');
 my @rows = map { [ map { tr/`//dr } split / \| / ] }
   slurp_file("$FindBin::RealBin/../docs/reference.md") =~ /^\| (.*) \|$/mg;
 

@@ -25,6 +25,8 @@ my ($postmaster) = log_since($node, 0) =~ /^postmaster\[(\d+)\]/m;
 
 END { kill 'CONT', $postmaster if defined $postmaster }
 
+$node->safe_psql('postgres', "CREATE ROLE user_$_ LOGIN IN ROLE pgbackground_role; GRANT ALL ON SCHEMA public TO user_$_") foreach 1 .. 3;
+
 # Cancels a job from outside, and waits for its process, if it goes
 sub cancel_process
 {
@@ -40,9 +42,7 @@ sub cancel_process
 # Hardening 11: a worker that waits for room to say done does not leave. Others do.
 #
 
-my $silent = new_session($node);
-my $session = new_session($node);
-my $other = new_session($node);
+my ($silent, $other, $session) = map { new_session($node, user => "user_$_") } 1 .. 3;
 
 # The first row fills the queue; the second one fits into a message with the rest.
 my $full = $silent->launch("SELECT repeat('x', 8000) FROM generate_series(1, 2)", 10000);
@@ -50,7 +50,11 @@ wait_for_worker($node, $full, "state = 'idle' AND wait_event_type = 'Extension'"
 my ($full_pid) = split /, /, $full;
 
 my $busy = $other->launch($sleep);
-$other->query("SELECT pid FROM pg_background_run_v2('SELECT 1')");
+my $same = new_session($node, user => 'user_1');
+my $idle_pid = $same->query("SELECT pid FROM pg_background_run_v2('SELECT 1')");
+isnt($idle_pid, $full_pid, 'Hardening 11: such a worker gets no job');
+$node->poll_query_until('postgres', "SELECT state = 'idle' FROM pg_background_workers WHERE pid = $idle_pid")
+  or die 'the other worker does not wait';
 is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'), '3', 'all slots are taken');
 my $mine = $session->launch('SELECT 1');
 is($session->result($mine, 'a int'), '1', 'Hardening 11: a worker that can leave does');
@@ -62,10 +66,9 @@ is($silent->query("SELECT count(*), min(length(t)) FROM pg_background_result_v2(
 is($silent->query("SELECT pid FROM pg_background_launch_v2('SELECT 1', 10000)"),
 	$full_pid, 'Hardening 11: it takes another');
 $silent->query('SELECT pg_background_detach_all_v2()');
-$silent->quit;
-$other->quit;
-$session->quit;
+$_->quit foreach $silent, $same, $other, $session;
 cancel_process($busy);
+end_idle_workers($node);
 $node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_background_workers')
   or die 'the slots do not become free';
 
@@ -80,19 +83,21 @@ wait_for_full_queue($node, $deaf);
 $session->query("SELECT pg_background_detach_v2($deaf)");
 wait_for_worker($node, $deaf, "wait_event = 'PgSleep'");
 is($session->query("SELECT count(*) FROM $PgBackground::list"), '2', 'two jobs are left');
+$session->query('SET pg_background.launch_timeout = 0');
 $session->fails("SELECT pg_background_launch('SELECT 1')", @no_slot,
 	'Hardening 33: a launch does not wait for a detached job');
 my $held = scalar segments($node);
 
 #
-# Hardening 32: a session that is ended while it waits for a slot leaves no segment.
+# Hardening 32: a session that is ended while it waits in line leaves no segment and
+# no job in the queue.
 #
 
-$session->send(q{SET pg_background.launch_timeout = '1h'; SELECT pg_background_launch_v2('SELECT 1')});
-wait_for_worker($node, $session->{pid}, "wait_event_type = 'Extension'");
-wait_until('a segment is made', sub { scalar segments($node) > $held });
+my $waiter = new_session($node);
+$waiter->send(q{SET pg_background.launch_timeout = '1h'; SELECT pg_background_launch_v2('SELECT 1')});
+wait_for_line($node, 1);
 
-# Hardening 35: it is made once, and kept.
+# Hardening 35: its segment is made once, and kept; and it sleeps.
 my %seen;
 foreach (1 .. 50)
 {
@@ -100,15 +105,32 @@ foreach (1 .. 50)
 	usleep(20_000);
 }
 is(scalar keys %seen, 1, 'Hardening 35: who waits for a slot keeps one segment');
+is(scalar segments($node), $held + 1, 'Hardening 35: and no more');
 
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($session->{pid})");
-$session->receive;
-wait_for_exit($node, $session->{pid});
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($waiter->{pid})");
+$waiter->receive;
+wait_for_exit($node, $waiter->{pid});
+is($node->safe_psql('postgres', 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0',
+	'Hardening 32: a session that waited in line leaves no job there');
+is(scalar segments($node), $held, 'Hardening 32: nor a segment');
+
+# One that is canceled goes on.
+$waiter = new_session($node);
+$waiter->send(q{SET pg_background.launch_timeout = '1h'; SELECT pg_background_launch_v2('SELECT 1')});
+wait_for_line($node, 1);
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($waiter->{pid})");
+$waiter->fails(undef, '57014', qr/user request/, 'a session that waited in line is canceled');
+is($node->safe_psql('postgres', 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0',
+	'and leaves no job there');
 cancel_process($_) foreach @jobs, $deaf;
-is(scalar segments($node), 0, 'Hardening 32: a session that waited for a slot leaves no segment');
+is($waiter->result($waiter->launch('SELECT 1'), 'n int'), '1', 'and goes on');
+$_->quit foreach $session, $waiter;
+end_idle_workers($node);
+nothing_left($node, 'sessions that waited in line');
 
-# Nor does one that waits for its process to be started.
+# One that waits for its process to be started
 $session = new_session($node);
+$session->query("SELECT count(*) FROM $PgBackground::list");
 kill 'STOP', $postmaster or die "cannot stop the postmaster: $!";
 $session->send(q{SELECT pg_background_launch_v2('SELECT 1')});
 wait_until(
@@ -121,16 +143,18 @@ kill 'TERM', $session->{pid};
 $session->receive;
 wait_until('the session has ended', sub { scalar segments($node) == 0 });
 kill 'CONT', $postmaster;
-pass('Hardening 32: a session that waited for its process leaves no segment');
+end_idle_workers($node);
+nothing_left($node, 'Hardening 32: a session that waited for its process');
 
 #
 # Hardening 35: run_all notices slots that others free
 #
 
-$session = new_session($node);
-$other = new_session($node);
-$node->safe_psql('postgres', 'CREATE TABLE ran (what text)');
-$other->query('SELECT pg_advisory_lock(1)');
+$session = new_session($node, user => 'user_1');
+$other = new_session($node, user => 'user_2');
+$session->query('CREATE TABLE ran (what text)');
+my $locker = new_session($node);
+$locker->query('SELECT pg_advisory_lock(1)');
 @jobs = map { $other->launch($sleep) } 1 .. 2;
 $session->send(q{SELECT string_agg(state, ' ') FROM pg_background_run_all_v2(ARRAY['SELECT pg_advisory_lock(1)', $$INSERT INTO ran VALUES ('second')$$], 2)});
 $node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted})
@@ -138,11 +162,11 @@ $node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE lo
 is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'the second command has no slot');
 cancel_process($jobs[0]);
 ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM ran'), 'Hardening 35: run_all uses a slot that has become free');
-$other->query('SELECT pg_advisory_unlock(1)');
+$locker->query('SELECT pg_advisory_unlock(1)');
 is($session->receive, 'stopped stopped', 'Hardening 35: both commands have ended');
 
 # While it wants a slot, it notices that its commands wait for it.
-$session->query("SET pg_background.max_idle_workers = 0; SELECT pg_background_run_v2('SELECT 1')");
+end_idle_workers($node);
 my $third = $other->launch($sleep);
 $session->query('BEGIN; LOCK TABLE ran');
 is( $session->query(q{SELECT string_agg(state || coalesce(' ' || sqlstate, ''), ', ' ORDER BY ordinality)
@@ -151,7 +175,8 @@ is( $session->query(q{SELECT string_agg(state || coalesce(' ' || sqlstate, ''), 
 $session->query('ROLLBACK');
 
 $other->query('SELECT pg_background_cancel_all_v2()');
-$_->quit foreach $session, $other;
+$_->quit foreach $session, $other, $locker;
+end_idle_workers($node);
 nothing_left($node, 'at the end');
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/, 'no process has crashed');
 done_testing();

@@ -139,6 +139,7 @@ SKIP:
 	$_->quit foreach $caller, $watcher;
 }
 
+end_idle_workers($node);
 nothing_left($node, 'at the end');
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/, 'no process has crashed');
 done_testing();

@@ -142,6 +142,7 @@ $job = $session->launch(
 is($session->result($job, 'a text'), "SET\nDO", 'Hardening 42: SJIS, notice');
 like($session->{messages}, qr/NOTICE:  00000: \x82\xA0\n/, 'Hardening 42: the notice');
 $session->quit;
+end_idle_workers($node);
 nothing_left($node, 'encodings');
 $node->stop;
 
@@ -212,8 +213,11 @@ test_lines('SELECT pg_sleep(1000)', q{'sleepy'},
 
 $node->safe_psql('postgres', 'ALTER ROLE "A. Liddell" RENAME TO "Alice"');
 $who =~ s/A. Liddell/Alice/;
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
+	'the worker that has logged in before leaves');
 test_lines('SELECT 1 / 0', 'NULL', "ERROR:  division by zero\nCONTEXT:  $who", 'a role that was renamed');
 $session->quit;
+end_idle_workers($node);
 nothing_left($node, 'log');
 $node->stop;
 

@@ -15,18 +15,18 @@ pg_background.idle_timeout = 1h
 wal_level = replica
 max_wal_senders = 1
 END
-my $session = new_session($node);
+my ($session, $second) = map { new_session($node) } 1 .. 2;
 my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
 
 # Runs some commands in a job, and returns what an expression gives to it, and to
-# the next, which must run in the same process or must not.
+# the next, of another session, which must run in the same process or must not.
 sub compare
 {
 	my ($commands, $expression, $stays, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $look = "SELECT concat_ws('|', pg_backend_pid(), $expression)";
 	my ($pid, $during) = split /\|/, $session->result($session->launch("$commands; $look"), 'a text');
-	my ($next_pid, $afterwards) = split /\|/, $session->result($session->launch($look), 'a text');
+	my ($next_pid, $afterwards) = split /\|/, $second->result($second->launch($look), 'a text');
 
 	is($next_pid == $pid, $stays, "$name: " . ($stays ? 'the process stays' : 'the process ends'));
 	return ($during, $afterwards);
@@ -97,7 +97,8 @@ wait_for_exit($node, $pid);
 is($session->result($session->launch('SELECT 1'), 'a int'), '1', 'a process that has said why it ends gets no other job');
 $other->quit;
 
-$session->quit;
+$_->quit foreach $session, $second;
+end_idle_workers($node);
 nothing_left($node, 'all');
 
 done_testing();

@@ -15,8 +15,8 @@
 #	  about what the job did (53100, 53200, 53400, and 58030 or XX000 for files
 #	  that are too large; 22000 for a result that is incomplete).
 #
-# A round is some hundred jobs of six new sessions, planned from a seed in full
-# before it begins; every fourth is calm: nothing is canceled or limited, and
+# A round is some hundred jobs of six new sessions of two users, which share
+# workers, planned from a seed in full before it begins; every fourth is calm: nothing is canceled or limited, and
 # each job that was launched must be there in the end. PG_BACKGROUND_FUZZ_JOBS
 # says how many jobs there are; PG_BACKGROUND_FUZZ_SEED is the seed of the first
 # round, and that of the next is greater by one, so that the seed of a round that
@@ -336,7 +336,7 @@ my @actions = (
 	[ 1, sub { 'SELECT pg_background_detach_all_v2()' } ],
 	[ 2, sub { 'SELECT pg_background_purge_v2()' } ],
 	[ 3, sub { my $j = job();
-			"SELECT pid, $j->{n} AS n, '$j->{cols}' AS cols FROM pg_background_launch(@{[quoted($j)]}, @{[queue_size()]}) pid WHERE pid IS NOT NULL \\gset v1_\n\\echo @ $j->{n} launch :ERROR :SQLSTATE :v1_n" } ],
+			"SELECT h::int4 AS pid, $j->{n} AS n, '$j->{cols}' AS cols FROM pg_background_launch(@{[quoted($j)]}, @{[queue_size()]}) h WHERE h.pid IS NOT NULL \\gset v1_\n\\echo @ $j->{n} launch :ERROR :SQLSTATE :v1_n" } ],
 	[ 3, sub { 'SELECT count(*) FROM pg_background_result(:v1_pid) AS (:v1_cols)' } ],
 	[ 1, sub { "SELECT pg_background_detach(@{[odd(':v1_pid', ':h1_pid')]})" } ],
 	[ 1, sub { my $h = handle(); "INSERT INTO handle VALUES ($h->[0])" } ],
@@ -358,7 +358,9 @@ sub limits
 		map({ "SET pg_background.launch_timeout = $_" } 0, 2000),
 		map({ "SET pg_background.max_workers = $_" } 1, 2),
 		map({ "SET session_replication_role = $_" } $superuser ? 'replica' : ()),
-		map({ "SET pg_background.max_idle_workers = $_" } 0, 8),
+		map({ "SET pg_background.max_idle_workers = $_" } 0, 1, 8),
+		map({ "SET pg_background.max_role_workers = $_" } $superuser ? (1, 3) : ()),
+		('SET pg_background.share_workers = off') x 2,
 		'SET pg_background.look_time = 0', 'SET pg_background.default_queue_size = 4096',
 		'SET pg_background.idle_timeout = 0', 'SET client_encoding = LATIN1', 'SET client_min_messages = debug2',
 		($superuser ? map({ "SET temp_file_limit = $_" } 0, 200, 1000) : ()), ($superuser ? 'SET log_parser_stats = on' : ()));
@@ -423,7 +425,8 @@ sub fail_forks
 	return;
 }
 
-# Changes what a session's role may do while it has jobs.
+# Changes what a session's role may do while it has jobs, or what it begins with:
+# workers that have logged in before give back the jobs that they are given.
 sub alter_role
 {
 	$control->query('ALTER ROLE fuzz_member NOLOGIN');
@@ -431,9 +434,28 @@ sub alter_role
 	$control->query('ALTER ROLE fuzz_member LOGIN');
 	return;
 }
+sub alter_settings
+{
+	my $role = one_of('fuzz_member', 'CURRENT_USER');
+	$control->query("ALTER ROLE $role SET test.setting = '@{[int rand 1000]}'");
+	return;
+}
+
+# Allows fewer workers, or less in the queue, for a while.
+sub limit_pool
+{
+	my $limit = one_of('max_total_workers = 2', 'max_total_workers = 0', 'queue_memory = 8');
+	# It takes the library to know the setting.
+	$control->query("LOAD 'pg_background';\nALTER SYSTEM SET pg_background.$limit;\nSELECT pg_reload_conf()");
+	usleep(50_000);
+	$control->query("ALTER SYSTEM RESET @{[$limit =~ s/ .*//r =~ s/^/pg_background./r]};\nSELECT pg_reload_conf()");
+	return;
+}
 
 my @faults = (
 	[ 1, \&alter_role ],
+	[ 2, \&alter_settings ],
+	[ 1, \&limit_pool ],
 	[ 4, signal_workers('pg_cancel_backend') ],
 	[ 4, signal_workers('pg_terminate_backend') ],
 	[ 4, signal_session('pg_cancel_backend') ],

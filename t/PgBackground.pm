@@ -14,7 +14,8 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_server new_session wait_until wait_for_worker
-  wait_for_full_queue wait_for_exit segments nothing_left log_size log_since
+  wait_for_full_queue wait_for_line end_idle_workers wait_for_exit wait_for_pool
+  occupy change_settings segments nothing_left log_size log_since
   library_file load_library_from);
 
 our $limit = $PostgreSQL::Test::Utils::timeout_default;
@@ -27,7 +28,7 @@ our $list = 'pg_background_list_v2() AS (pid int4, cookie int8,'
 # Starts a server with the extension, and with these further settings.
 #
 # Segments are files of the server's own, so that they can be counted, and so
-# that no other server's are.
+# that no other server's are.  Idle workers leave soon: tests wait for that.
 sub new_server
 {
 	my ($name, $conf, %init) = @_;
@@ -35,6 +36,7 @@ sub new_server
 
 	$node->init(%init);
 	$node->append_conf('postgresql.conf', <<"END" . ($conf // ''));
+pg_background.idle_timeout = 1s
 max_worker_processes = 32
 max_connections = 40
 autovacuum = off
@@ -68,10 +70,12 @@ sub wait_for_worker
 	my ($node, $job, $condition) = @_;
 	my ($pid) = split /, /, $job;
 
-	$node->poll_query_until('postgres',
-		"SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $pid AND $condition"
-	) or die "timed out waiting for the worker: $condition";
-	return;
+	return
+	  if $node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $pid AND $condition");
+	die "timed out waiting for process $pid: $condition, where there are\n"
+	  . $node->safe_psql('postgres',
+		'SELECT pid, backend_type, state, wait_event_type, wait_event, query FROM pg_stat_activity WHERE datid IS NOT NULL');
 }
 
 # Waits until the worker of a job cannot go on, since its queue is full.
@@ -80,6 +84,27 @@ sub wait_for_full_queue
 	my ($node, $job) = @_;
 	wait_for_worker($node, $job,
 		"state = 'active' AND wait_event_type = 'Extension'");
+	return;
+}
+
+# Waits until so many sessions wait in line for a worker.
+sub wait_for_line
+{
+	my ($node, $count) = @_;
+	$node->poll_query_until('postgres',
+		'SELECT coalesce(sum(waiting), 0) FROM pg_background_pool', $count)
+	  or die "timed out waiting until $count sessions wait for a worker";
+	return;
+}
+
+# Ends workers that wait for jobs, which else stay for as long as they may.
+sub end_idle_workers
+{
+	my ($node) = @_;
+	$node->poll_query_until('postgres', q{
+		SELECT count(CASE WHEN state = 'idle' THEN pg_terminate_backend(pid) END) = 0
+		FROM pg_stat_activity WHERE backend_type = 'pg_background'})
+	  or die 'timed out waiting for idle workers to end';
 	return;
 }
 
@@ -93,8 +118,57 @@ sub wait_for_exit
 	return;
 }
 
-# The files of the extension's segments, told from other segments by what they
-# begin with.
+# Waits until a condition holds for the sums of what pg_background_pool shows:
+# of all users, or of those for whom another condition holds.
+sub wait_for_pool
+{
+	my ($node, $condition, $who) = @_;
+	my $rows = 'FROM pg_background_pool' . ($who ? " WHERE $who" : '');
+
+	return if $node->poll_query_until('postgres', <<"END");
+SELECT $condition FROM (
+	SELECT coalesce(sum(running), 0) AS running, coalesce(sum(idle), 0) AS idle,
+		coalesce(sum(queued), 0) AS queued, coalesce(sum(waiting), 0) AS waiting $rows) pool
+END
+	die "timed out waiting for the pool: $condition, where there are\n"
+	  . $node->safe_psql('postgres', 'SELECT datname, usename, running, idle, queued, waiting FROM pg_background_pool');
+}
+
+# Occupies workers: for each number, the holder takes the advisory lock, and a job
+# of the session waits for it. Returns the handles of the jobs.
+sub occupy
+{
+	my ($node, $holder, $session, @numbers) = @_;
+	my @jobs;
+
+	foreach my $number (@numbers)
+	{
+		$holder->query("SELECT pg_advisory_lock($number)");
+		push @jobs, $session->launch("SELECT pg_advisory_xact_lock($number)");
+		wait_for_worker($node, $jobs[-1], "wait_event = 'advisory'");
+	}
+	return @jobs;
+}
+
+# Changes settings of the server, until every process has been told.
+sub change_settings
+{
+	my ($node, %value) = @_;
+
+	$node->safe_psql('postgres', "LOAD 'pg_background'; ALTER SYSTEM SET $_ = '$value{$_}'") foreach sort keys %value;
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	foreach my $name (sort keys %value)
+	{
+		# A new session gets what every process was told before.
+		$node->poll_query_until('postgres', "SHOW $name", $value{$name})
+		  or die "timed out waiting for $name";
+	}
+	return;
+}
+
+# The files of the segments that jobs' rows go through.  Those that are there for
+# good are told by what they begin with: the server's list of segments, the pool,
+# and areas of memory that are shared piece by piece, which know their size.
 sub segments
 {
 	my ($node) = @_;
@@ -104,18 +178,25 @@ sub segments
 	{
 		# It may be gone by now.
 		open my $in, '<:raw', $file or next;
-		my $magic = '';
-		sysread $in, $magic, 8;
+		my $start = '';
+		sysread $in, $start, 24;
+		next if length $start < 24;
+		my ($magic, undef, $size) = unpack 'Q3', $start;
 		push @found, $file
-		  if length $magic == 8 && unpack('Q', $magic) >> 32 == 0x70676267;
+		  unless $magic >> 32 == 0x70676267
+		  || ($magic & 0xffffffff) == 0x9a503d32
+		  || $size == -s $in;
 	}
 	return @found;
 }
 
-# Tests that no process, segment or temporary file is left, or is so in a
-# moment: a process ends some time after its job. An open session learns of that
-# when it is asked for its jobs: first what the last job of a process has said,
-# then that the process is gone, and it lets the segment go.
+# A session keeps so many segments for its jobs to come.
+our $kept_segments = 4;
+
+# Tests that no process, job, segment or temporary file is left, or is so in a
+# moment: a process ends some time after its job. An open session learns of what
+# its jobs have said when it is asked for them, and lets all segments go but those
+# that it keeps.
 sub nothing_left
 {
 	my ($node, $name, @sessions) = @_;
@@ -125,8 +206,12 @@ sub nothing_left
 			SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')
 			   AND NOT EXISTS (SELECT FROM pg_ls_tmpdir())}),
 		"$name: no process or temporary file is left");
-	$_->query("SELECT count(*) FROM $list") foreach @sessions, @sessions;
-	is(scalar segments($node), 0, "$name: no segment is left");
+	is( $node->safe_psql('postgres', q{
+			SELECT coalesce(sum(running + idle + queued + waiting), 0) FROM pg_background_pool}),
+		0, "$name: the pool has no job and no worker");
+	$_->query("SELECT count(*) FROM $list") foreach @sessions;
+	cmp_ok(scalar segments($node), '<=', $kept_segments * @sessions,
+		"$name: no segment is left");
 	return;
 }
 

@@ -1,0 +1,117 @@
+# A server that is shut down says in its log how many queued jobs it has dropped.
+# A smart shutdown, which waits for the sessions, runs those that it can.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgBackground;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('main', <<'END');
+pg_background.idle_timeout = 1h
+pg_background.max_total_workers = 2
+END
+$node->safe_psql('postgres', 'CREATE TABLE ran (what int)');
+my $dropped = qr/LOG:  dropped (\d+) queued background jobs?\n.*DETAIL:  /;
+my ($holder, $session, $size);
+
+# Two jobs that run, and as many as that that wait
+sub fill_queue
+{
+	my ($count) = @_;
+
+	($holder, $session) = map { new_session($node) } 1 .. 2;
+	occupy($node, $holder, $session, 1, 2);
+	$session->submit("INSERT INTO ran VALUES ($_)") foreach 1 .. $count;
+	wait_for_pool($node, "running = 2 AND queued = $count");
+	$size = log_size($node);
+	return;
+}
+
+sub dropped
+{
+	my @found = log_since($node, $size) =~ /$dropped/g;
+	return "@found";
+}
+
+fill_queue(12);
+$node->stop('fast');
+is(dropped(), '12', 'fast shutdown');
+$_->quit foreach $holder, $session;
+$node->start;
+is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'fast shutdown: none was run, nor is now');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_pool'), '0', 'after a restart the counters begin anew');
+
+fill_queue(1);
+$node->stop('fast');
+is(dropped(), '1', 'fast shutdown, one job');
+$_->quit foreach $holder, $session;
+$node->start;
+
+# Nothing to drop, nothing to say
+$session = new_session($node);
+$session->query("SELECT pg_background_run_v2('SELECT 1')");
+wait_for_pool($node, 'idle = 1');
+$size = log_size($node);
+$node->stop('fast');
+is(dropped(), '', 'an empty queue');
+$session->quit;
+$node->start;
+
+# immediate: there is no time to say anything
+fill_queue(5);
+$node->stop('immediate');
+$_->quit foreach $holder, $session;
+$node->start;
+$session = new_session($node);
+is($session->result($session->launch('SELECT count(*) FROM ran'), 'a int8'), '0', 'immediate shutdown: none is run');
+$session->quit;
+
+# smart: while there are sessions, jobs are run
+sub smart_shutdown
+{
+	system_or_bail('pg_ctl', '--no-wait', '-D', $node->data_dir, '-m', 'smart', 'stop');
+	wait_until('the shutdown has begun',
+		sub { log_since($node, $size) =~ /received smart shutdown request/ });
+	return;
+}
+
+sub stopped
+{
+	wait_until('the server has stopped', sub { !-e $node->data_dir . '/postmaster.pid' });
+	# It is not running any more.
+	$node->_update_pid(0);
+	return;
+}
+
+fill_queue(12);
+smart_shutdown();
+$holder->query('SELECT pg_advisory_unlock_all()');
+wait_until('all jobs are run', sub { $session->query('SELECT count(*) FROM ran') eq '12' });
+is($session->query("SELECT queued FROM pg_background_pool"), '0', 'smart shutdown: the queue is empty');
+$_->quit foreach $holder, $session;
+stopped();
+is(dropped(), '', 'smart shutdown: all jobs were run');
+$node->start;
+is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '12', 'smart shutdown: they were');
+
+# and those that it cannot run, it drops
+$node->safe_psql('postgres', 'TRUNCATE ran');
+fill_queue(7);
+my $locker = new_session($node);
+$locker->query('BEGIN; LOCK TABLE ran');
+smart_shutdown();
+$_->quit foreach $session, $holder;
+$locker->quit;
+stopped();
+$node->start;
+my $left = 7 - $node->safe_psql('postgres', 'SELECT count(*) FROM ran');
+is(dropped() || 0, $left, "smart shutdown: $left jobs were not run, and the log says so");
+
+$node->stop;
+unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal [^3]/, 'no process has crashed');
+done_testing();
