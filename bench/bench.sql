@@ -21,10 +21,14 @@ CREATE TABLE comparison (
     position int NOT NULL GENERATED ALWAYS AS IDENTITY,
     rounds int NOT NULL,
     slice interval NOT NULL,
-    sessions int[] NOT NULL DEFAULT '{1}'
+    sessions int[] NOT NULL DEFAULT '{1}',
+    slots int NOT NULL DEFAULT 100,
+    jobs int
 );
 COMMENT ON TABLE comparison IS
     'What is compared: in each round, each contender runs for a slice of time, in so many sessions at once';
+COMMENT ON COLUMN comparison.slots IS 'max_worker_processes; 100 is enough for all';
+COMMENT ON COLUMN comparison.jobs IS 'How many jobs all sessions do together, where not time ends a turn but that';
 
 CREATE TABLE contender (
     comparison text NOT NULL REFERENCES comparison,
@@ -95,6 +99,7 @@ COMMENT ON FUNCTION adapt IS 'Code that uses the interface of 1.7, for the build
 --   h, hs   a handle, an array of handles
 --   r       a record
 --   n       how many jobs to do: 1,000 to warm up, then 10,000
+--   sessions, start   how many sessions take part, and when they all begin
 --   t, ended, lag   to measure by itself: a lag is the sample then
 CREATE PROCEDURE define(comparison text, contender text, body text,
                         before text DEFAULT '', batch int DEFAULT 1, warm bool DEFAULT true)
@@ -153,6 +158,20 @@ $define$;
 COMMENT ON PROCEDURE define IS
     'Add a contender. batch: so many calls make a sample; warm: run before the start of the slice, too, uncounted';
 
+CREATE PROCEDURE dismiss()
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background';
+    LOOP
+        COMMIT;
+        EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background');
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE dismiss IS 'End the workers that others have left, so that the next job starts a process';
+
 -- ------------------------------------------------------------------
 -- What is compared
 -- ------------------------------------------------------------------
@@ -177,14 +196,23 @@ LANGUAGE sql VOLATILE AS 'SELECT a, b FROM wide';
 
 INSERT INTO comparison (comparison, title, unit, rounds, slice, sessions) VALUES
     ('small', 'small job, warm', 'us', 5, '0.5 s', '{1,4,16,64}'),
-    ('insert', 'autonomous INSERT', 'us', 7, '0.5 s', DEFAULT),
+    ('v1', 'small job of the first interface, warm', 'us', 5, '0.5 s', DEFAULT),
     ('forget', '10,000 INSERTs, fire and forget', 'ms', 3, '0 s', DEFAULT),
-    ('cold', 'first job of a session', 'ms', 30, '0 s', DEFAULT),
+    ('cold', 'first job of a session, no worker waits', 'ms', 30, '0 s', DEFAULT),
     ('rows', '1,000,000 rows', 'ms', 7, '0.5 s', DEFAULT),
     ('wide', '1,000 rows of 100 kB', 'ms', 7, '0.5 s', DEFAULT),
     ('wait', 'from the end of a job to going on', 'us', 3, '1 s', DEFAULT),
     ('wait4', 'from the end of four jobs to going on', 'us', 3, '1 s', DEFAULT),
     ('many', '40 sleeps of 50 ms, 8 at a time', 'ms', 3, '1 s', DEFAULT);
+
+-- Sessions are many, slots are few.
+INSERT INTO comparison (comparison, title, unit, rounds, slice, sessions, slots, jobs) VALUES
+    ('insert', 'autonomous INSERT', 'us', 5, '0.5 s', '{1,8,16,64}', 8, NULL),
+    ('queue', '8,000 INSERTs, submitted and forgotten', 'ms', 3, '0 s', '{8,64}', 8, 8000),
+    ('submit', 'what a submit costs its caller', 'us', 3, '1 s', DEFAULT, 8, NULL),
+    ('first', 'first job of a session, a worker waits', 'ms', 30, '0 s', DEFAULT, 8, NULL),
+    ('silence', 'small job after 10 s of silence', 'us', 4, '0 s', DEFAULT, 8, NULL),
+    ('fair', 'autonomous INSERT for 10 s', 'ms', 1, '10 s', '{64}', 8, NULL);
 
 CALL define('small', 'pg_background', $$
     h := pg_background_launch_v2('SELECT 1');
@@ -200,9 +228,22 @@ CALL define('small', 'in place', $$
     EXECUTE 'SELECT 1' INTO r;
 $$, batch => 10);
 
+CALL define('v1', 'pg_background', $$
+    SELECT x INTO r FROM pg_background_result(pg_background_launch('SELECT 1')) AS (x int);
+$$, batch => 10);
+CALL define('v1', 'dblink open', $$
+    SELECT x INTO r FROM dblink('bench', 'SELECT 1') AS (x int);
+$$, before => $$CALL connect('bench');$$, batch => 10);
+CALL define('v1', 'in place', $$
+    EXECUTE 'SELECT 1' INTO r;
+$$, batch => 10);
+
 CALL define('insert', 'pg_background', $$
     h := pg_background_launch_v2('INSERT INTO log VALUES (now(), ''autonomous'')');
     SELECT x INTO r FROM pg_background_result_v2(h.pid, h.cookie) AS (x text);
+$$);
+CALL define('insert', 'with a parameter', $$
+    SELECT * INTO r FROM pg_background_run_params_v2('INSERT INTO log VALUES (now(), $1)', 'autonomous'::text);
 $$);
 CALL define('insert', 'dblink open', $$
     PERFORM dblink_exec('bench', 'INSERT INTO log VALUES (now(), ''autonomous'')');
@@ -240,15 +281,106 @@ CALL define('forget', 'in place', $$
     END LOOP;
 $$);
 
+-- From the moment at which all sessions begin until the last job has been done:
+-- the one that is waited for comes after all others of its session.
+CALL define('queue', 'pg_background', $$
+    PERFORM pg_sleep(extract(epoch FROM start - clock_timestamp()));
+    FOR i IN 1..8000 / sessions LOOP
+        h := pg_background_submit_v2('INSERT INTO log VALUES (now(), ''forgotten'')');
+        PERFORM pg_background_detach_v2(h.pid, h.cookie);
+    END LOOP;
+    h := pg_background_submit_v2('SELECT 1');
+    PERFORM pg_background_wait_v2(h.pid, h.cookie);
+    lag := clock_timestamp() - start;
+$$, before => $$
+    h := pg_background_submit_v2('SELECT 1');
+    PERFORM pg_background_wait_v2(h.pid, h.cookie);
+    PERFORM pg_background_detach_v2(h.pid, h.cookie);
+$$, warm => false);
+CALL define('queue', 'dblink open', $$
+    PERFORM pg_sleep(extract(epoch FROM start - clock_timestamp()));
+    FOR i IN 1..8000 / sessions LOOP
+        PERFORM dblink_exec('bench', 'INSERT INTO log VALUES (now(), ''forgotten'')');
+    END LOOP;
+    lag := clock_timestamp() - start;
+$$, before => $$CALL connect('bench');$$, warm => false);
+CALL define('queue', 'in place', $$
+    PERFORM pg_sleep(extract(epoch FROM start - clock_timestamp()));
+    FOR i IN 1..8000 / sessions LOOP
+        EXECUTE 'INSERT INTO log VALUES (now(), ''forgotten'')';
+        COMMIT;
+    END LOOP;
+    lag := clock_timestamp() - start;
+$$, warm => false);
+
+-- With time for the workers between one and the next
+CALL define('submit', 'pg_background', $$
+    t := clock_timestamp();
+    h := pg_background_submit_v2('INSERT INTO log VALUES (now(), ''forgotten'')');
+    lag := clock_timestamp() - t;
+    PERFORM pg_background_detach_v2(h.pid, h.cookie), pg_sleep(0.002);
+$$);
+CALL define('submit', 'no-op', $$
+    t := clock_timestamp();
+    PERFORM pg_backend_pid();
+    lag := clock_timestamp() - t;
+    PERFORM pg_sleep(0.002);
+$$);
+
 -- Each call is the first of its session: it must not wait for the start, nor
 -- be repeated until then.
 CALL define('cold', 'pg_background', $$
     h := pg_background_launch_v2('SELECT 1');
     SELECT x INTO r FROM pg_background_result_v2(h.pid, h.cookie) AS (x int);
-$$, before => 'start := now();', warm => false);
+$$, before => $$
+    CALL dismiss();
+    PERFORM set_config('pg_background.max_idle_workers', '0', false);
+    start := now();
+$$, warm => false);
 CALL define('cold', 'dblink new', $$
     SELECT x INTO r FROM dblink(conninfo(), 'SELECT 1') AS (x int);
 $$, before => 'start := now();', warm => false);
+
+-- The worker that waits is that of the round before.
+CALL define('first', 'pg_background', $$
+    h := pg_background_launch_v2('SELECT 1');
+    SELECT x INTO r FROM pg_background_result_v2(h.pid, h.cookie) AS (x int);
+$$, before => 'start := now();', warm => false);
+CALL define('first', 'dblink new', $$
+    SELECT x INTO r FROM dblink(conninfo(), 'SELECT 1') AS (x int);
+$$, before => 'start := now();', warm => false);
+
+CALL define('silence', 'pg_background', $$
+    PERFORM pg_sleep(10);
+    t := clock_timestamp();
+    h := pg_background_launch_v2('SELECT 1');
+    SELECT x INTO r FROM pg_background_result_v2(h.pid, h.cookie) AS (x int);
+    lag := clock_timestamp() - t;
+$$, before => $$
+    FOR i IN 1..10 LOOP
+        h := pg_background_launch_v2('SELECT 1');
+        SELECT x INTO r FROM pg_background_result_v2(h.pid, h.cookie) AS (x int);
+    END LOOP;
+$$, warm => false);
+CALL define('silence', 'dblink open', $$
+    PERFORM pg_sleep(10);
+    t := clock_timestamp();
+    SELECT x INTO r FROM dblink('bench', 'SELECT 1') AS (x int);
+    lag := clock_timestamp() - t;
+$$, before => $$
+    CALL connect('bench');
+    FOR i IN 1..10 LOOP
+        SELECT x INTO r FROM dblink('bench', 'SELECT 1') AS (x int);
+    END LOOP;
+$$, warm => false);
+
+CALL define('fair', 'pg_background', $$
+    h := pg_background_launch_v2('INSERT INTO log VALUES (now(), ''autonomous'')');
+    SELECT x INTO r FROM pg_background_result_v2(h.pid, h.cookie) AS (x text);
+$$);
+CALL define('fair', 'dblink open', $$
+    PERFORM dblink_exec('bench', 'INSERT INTO log VALUES (now(), ''autonomous'')');
+$$, before => $$CALL connect('bench');$$);
 
 CALL define('rows', 'pg_background', $$
     h := pg_background_launch_v2('SELECT a, b, c FROM million');
@@ -472,36 +604,41 @@ COMMENT ON PROCEDURE measure_memory IS
 -- Results
 -- ------------------------------------------------------------------
 
-CREATE VIEW result AS
+CREATE MATERIALIZED VIEW result AS
 WITH per_round AS (
-    SELECT comparison, sessions, contender, round,
+    SELECT comparison, s.sessions, contender, round,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY us) AS median,
-           sum(calls) AS calls
-    FROM sample GROUP BY 1, 2, 3, 4
+           coalesce(jobs / (max(us) / 1e6),
+                    sum(calls) / nullif(extract(epoch FROM slice), 0)::float8) AS rate
+    FROM sample AS s JOIN comparison AS c USING (comparison)
+    GROUP BY 1, 2, 3, 4, jobs, slice
 ), overall AS (
     SELECT comparison, sessions, contender, count(*) AS samples,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY us) AS median,
-           percentile_cont(0.95) WITHIN GROUP (ORDER BY us) AS p95
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY us) AS p95,
+           max(us) AS longest
     FROM sample GROUP BY 1, 2, 3
 ), relative AS (
     SELECT comparison, sessions, r.contender,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY r.median / ours.median) AS ratio,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY r.median - ours.median) AS difference,
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY r.calls) AS calls
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY r.rate) AS rate,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY ours.rate / r.rate) AS speed
     FROM per_round AS r JOIN per_round AS ours USING (comparison, sessions, round)
     WHERE ours.contender = 'pg_background'
     GROUP BY 1, 2, 3
 )
 SELECT row_number() OVER (ORDER BY c.position, overall.sessions, contender <> 'pg_background',
                                    who.position NULLS FIRST) AS position,
-       comparison, title, unit, overall.sessions, contender, samples, median, p95, ratio, difference,
-       calls / nullif(extract(epoch FROM slice), 0)::float8 AS calls_per_second
+       comparison, title, unit, overall.sessions, contender, samples, median, p95, longest, ratio, difference,
+       rate AS calls_per_second, speed
 FROM overall
     JOIN relative USING (comparison, sessions, contender)
     JOIN comparison AS c USING (comparison)
-    LEFT JOIN contender AS who USING (comparison, contender);
-COMMENT ON VIEW result IS
-    'Microseconds; ratio and difference are to pg_background, the medians of those in each round';
+    LEFT JOIN contender AS who USING (comparison, contender)
+WITH NO DATA;
+COMMENT ON MATERIALIZED VIEW result IS
+    'Microseconds; ratio and difference are to pg_background, the medians of those in each round; speed is how many jobs pg_background does in the time of one of this contender';
 
 CREATE FUNCTION ratio(text, text) RETURNS float8
 LANGUAGE sql
@@ -510,6 +647,14 @@ RETURN (SELECT ratio FROM result WHERE comparison = $1 AND contender = $2 AND se
 CREATE FUNCTION median(text, text) RETURNS float8
 LANGUAGE sql
 RETURN (SELECT median FROM result WHERE comparison = $1 AND contender = $2 AND sessions = 1);
+
+CREATE FUNCTION speed(text, text, sessions int) RETURNS float8
+LANGUAGE sql
+RETURN (SELECT speed FROM result WHERE comparison = $1 AND contender = $2 AND result.sessions = $3);
+
+CREATE FUNCTION more_than(text, text) RETURNS float8
+LANGUAGE sql
+RETURN (SELECT -difference FROM result WHERE comparison = $1 AND contender = $2 AND sessions = 1);
 
 CREATE FUNCTION held(text) RETURNS float8
 LANGUAGE sql
@@ -520,15 +665,32 @@ SELECT what, sign || ' ' || bound AS wanted, round(found::numeric, 2) AS found,
        CASE sign WHEN '>=' THEN found >= bound WHEN '<=' THEN found <= bound ELSE found < bound END AS reached
 FROM (VALUES
     ('warm small job: as fast as dblink open, times', '>=', 4, ratio('small', 'dblink open')),
-    ('warm small job: more than in place, us', '<=', 15,
-     (SELECT -difference FROM result WHERE comparison = 'small' AND contender = 'in place' AND sessions = 1)),
+    ('warm small job: more than in place, us', '<=', 15, more_than('small', 'in place')),
+    ('the same of the first interface: as fast as dblink open, times', '>=', 3.5, ratio('v1', 'dblink open')),
+    ('the same of the first interface: more than in place, us', '<=', 15, more_than('v1', 'in place')),
+    ('small jobs, 16 sessions: as many as by dblink open, times', '>=', 1.1, speed('small', 'dblink open', 16)),
+    ('small jobs, 64 sessions: as many as by dblink open, times', '>=', 1.1, speed('small', 'dblink open', 64)),
     ('autonomous INSERT: as fast as dblink open, times', '>=', 1.3, ratio('insert', 'dblink open')),
     ('autonomous INSERT: times the time of INSERT and COMMIT in place', '<=', 1.2, 1 / ratio('insert', 'in place')),
+    ('autonomous INSERT with a parameter: times that time', '<=', 1.05,
+     ratio('insert', 'with a parameter') / ratio('insert', 'in place')),
+    ('autonomous INSERT, 8 sessions: as many as by dblink open, times', '>=', 1.1, speed('insert', 'dblink open', 8)),
+    ('autonomous INSERT, 16 sessions: as many as by dblink open, times', '>=', 1.1, speed('insert', 'dblink open', 16)),
+    ('autonomous INSERT, 64 sessions: as many as by dblink open, times', '>=', 1, speed('insert', 'dblink open', 64)),
+    ('INSERTs submitted and forgotten, 8 sessions: as many as in place, times', '>=', 0.9, speed('queue', 'in place', 8)),
+    ('INSERTs submitted and forgotten, 64 sessions: as many as in place, times', '>=', 0.8, speed('queue', 'in place', 64)),
+    ('a submit: more than a no-op, us', '<=', 20, more_than('submit', 'no-op')),
+    ('first job, a worker waits: times a new dblink connection', '<=', 0.3, 1 / ratio('first', 'dblink new')),
+    ('small job after 10 s of silence: times dblink open', '<=', 1.2, 1 / ratio('silence', 'dblink open')),
+    ('64 sessions in tight loops for 10 s: longest wait, times the median', '<=', 20,
+     (SELECT longest / median FROM result WHERE comparison = 'fair' AND contender = 'pg_background')),
     -- 2.5 ms where a new connection takes 6
     ('cold job: as fast as a new dblink connection, times', '>=', 2.4, ratio('cold', 'dblink new')),
     ('1,000,000 rows: times the time of a SQL function', '<=', 1.1, 1 / ratio('rows', 'SQL function')),
     ('1,000,000 rows: as fast as dblink open, times', '>=', 1.6, ratio('rows', 'dblink open')),
+    ('1,000 rows of 100 kB: as fast as dblink open, times', '>=', 1, ratio('wide', 'dblink open')),
     ('end of a job to going on, us', '<', 100, median('wait', 'pg_background')),
+    ('end of a job to going on: times dblink open', '<=', 0.7, 1 / ratio('wait', 'dblink open')),
     ('end of four jobs to going on, us', '<', 100, median('wait4', 'pg_background')),
     ('40 sleeps of 50 ms, 8 at a time, us', '<', 350000, median('many', 'pg_background')),
     ('100,000 jobs: growth of memory, kB', '<', 1024,

@@ -4,6 +4,7 @@
 
 \set ON_ERROR_STOP on
 SET search_path = bench, public;
+REFRESH MATERIALIZED VIEW result;
 \pset footer off
 \pset border 0
 \pset null ''
@@ -13,18 +14,20 @@ SELECT title || CASE WHEN sessions > 1 THEN ' x ' || sessions ELSE '' END AS "wh
        contender AS "by",
        round((CASE unit WHEN 'ms' THEN median / 1000 ELSE median END)::numeric, 1) AS "median",
        round((CASE unit WHEN 'ms' THEN p95 / 1000 ELSE p95 END)::numeric, 1) AS "p95",
+       round((CASE unit WHEN 'ms' THEN longest / 1000 ELSE longest END)::numeric, 1) AS "longest",
        unit,
        round(ratio::numeric, 2) AS "ratio"
 FROM result
 ORDER BY position;
 
-\pset title 'Small jobs of many sessions at once, jobs a second; growth is to one session.'
-SELECT contender AS "by", sessions, round(calls_per_second) AS "jobs/s",
+\pset title 'Many sessions at once. Speed is how many jobs pg_background does in the time of one of this contender; growth is to the fewest sessions.'
+SELECT title AS "what", contender AS "by", sessions, round(calls_per_second) AS "jobs/s",
+       round(speed::numeric, 2) AS "speed",
        round((calls_per_second / first_value(calls_per_second)
-              OVER (PARTITION BY contender ORDER BY sessions))::numeric, 2) AS "growth"
+              OVER (PARTITION BY comparison, contender ORDER BY sessions))::numeric, 2) AS "growth"
 FROM result
-WHERE comparison = 'small'
-ORDER BY min(position) OVER (PARTITION BY contender), sessions;
+WHERE comparison IN ('small', 'insert', 'queue', 'fair')
+ORDER BY min(position) OVER (PARTITION BY comparison), min(position) OVER (PARTITION BY comparison, contender), sessions;
 
 \pset title 'Memory of an idle process, and of a session.'
 SELECT contender AS "by", what, round(value) AS "value"
