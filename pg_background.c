@@ -4676,6 +4676,8 @@ place_job(Job *job, LaunchMode mode)
 	(void) dispatch(shared->kind);
 	if (shared_state(job->shared) != JOB_QUEUED)
 		place = place_of_worker(job);
+	else if (mode == LAUNCH_SUBMIT && is_worker_ending_job(shared))
+		place = PLACE_LINE;
 	else
 	{
 		job->over_memory = mode == LAUNCH_SUBMIT && kind->nworkers > 0 &&

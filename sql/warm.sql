@@ -138,8 +138,11 @@ SELECT pg_background_detach(:pid), :pid = ANY (:'pids'::int[]) AS same;
 SELECT sum(n) FROM generate_series(1, 100) g, pg_background_result(pg_background_launch('SELECT ' || g)) AS (n int);
 SELECT count(*) FROM processes WHERE pid <> ALL (:'pids'::int[]);
 
+-- So many are as many as may wait: others would make way.
+SELECT count(pg_terminate_backend(pid)) > 0 AS ended FROM processes;
+CALL await('NOT EXISTS (SELECT FROM processes)');
+
 -- queue sizes
-CALL await_idle(1);
 SELECT process(8192) AS pid \gset
 SELECT process() = :pid AS same, process(4096) = :pid AS small, process(1048576) = :pid AS large;
 

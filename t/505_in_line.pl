@@ -152,6 +152,7 @@ wait_for_pool($node, 'running = 0 AND waiting = 0 AND queued = 0');
 like(ran(), qr/^(a\d+ )+b( a\d+)+$/, 'nor was it before');
 
 # An idle worker of another user makes way.
+end_idle_workers($node);
 @sessions = map { new_session($node, user => 'a') } 1 .. 4;
 $sessions[0]->query("SELECT pid FROM pg_background_run_v2('SELECT 1')");
 wait_for_pool($node, 'idle = 1', "usename = 'a'");
