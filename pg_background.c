@@ -4239,7 +4239,8 @@ typedef enum Place
 {
 	PLACE_LINE,					/* its session waits until it has a worker */
 	PLACE_QUEUE,				/* nobody does */
-	PLACE_PROCESS,				/* its worker's process has to start */
+	PLACE_PROCESS,				/* its worker's process has to start, or to end
+								 * the job before */
 	PLACE_WORKER				/* it has begun, or is about to */
 } Place;
 
@@ -4305,7 +4306,10 @@ look_for_worker(Job *job, ProcessLimit *limit, TimestampTz *retry_at, int *retry
 	if (shared_state(job->shared) == JOB_QUEUED)
 	{
 		*limit = dispatch(shared->kind);
-		if (shared_state(job->shared) == JOB_QUEUED)
+		if (shared_state(job->shared) == JOB_QUEUED &&
+			is_worker_ending_job(shared))
+			place = PLACE_PROCESS;
+		else if (shared_state(job->shared) == JOB_QUEUED)
 		{
 			place = PLACE_LINE;
 			if (*limit == LIMIT_SLOTS)
@@ -4794,7 +4798,7 @@ wait_for_turn(Job *job, bool tell)
 			look_ended(&look);
 			return;
 		}
-		if (progress || (place == PLACE_LINE && look_again(&look)))
+		if (progress || look_again(&look))
 			continue;
 
 		now = GetCurrentTimestamp();
