@@ -50,6 +50,10 @@ CREATE PROCEDURE await_idle(n int) LANGUAGE sql AS $$
                         WHERE datname = current_database() AND usename = current_user)', n));
 $$;
 
+-- Those that earlier sessions have left here go.
+SELECT count(pg_terminate_backend(pid)) IS NOT NULL AS ended FROM processes;
+CALL await('count(*) = 0 FROM processes');
+
 --
 -- One job after the other runs in one process
 --
