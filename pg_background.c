@@ -622,6 +622,20 @@ typedef struct WorkerHead
 	int			error;			/* SQLSTATE of why it cannot be, or 0 */
 } WorkerHead;
 
+/*
+ * The head of the segment by which sessions with a library of 1.x start their
+ * workers, where these leave word of why they end.  It has never changed.
+ */
+typedef struct SegmentHead
+{
+	uint64		magic;
+	pid_t		pid;
+	pg_atomic_uint32 pinned;	/* does a pin still hold the segment? */
+	int			sqlerrcode;
+	char		message[LAST_ERROR_SIZE];
+	char		hint[LAST_ERROR_SIZE];
+} SegmentHead;
+
 /* What a worker is started with, as bgw_extra */
 typedef struct WorkerStart
 {
@@ -10418,11 +10432,34 @@ enter_service(void)
  */
 
 /*
- * This process was started by a session that has another build of the library:
- * tell it so.
+ * Tell a session that has a library of 1.x why this process does not do what it
+ * was started for.
  */
 static void
-tell_replaced(void)
+tell_session_of_1_x(dsm_handle handle)
+{
+	dsm_segment *segment = dsm_attach(handle);
+	SegmentHead *head;
+
+	if (segment == NULL || dsm_segment_map_length(segment) < sizeof(SegmentHead))
+		return;
+	head = dsm_segment_address(segment);
+	if (head->magic >> 32 != MAGIC_FAMILY)
+		return;
+	head->pid = MyProcPid;
+	if (pg_atomic_exchange_u32(&head->pinned, 0) != 0)
+		dsm_unpin_segment(handle);
+	strlcpy(head->message, replaced_error.message, LAST_ERROR_SIZE);
+	strlcpy(head->hint, replaced_error.hint, LAST_ERROR_SIZE);
+	head->sqlerrcode = replaced_error.sqlerrcode;
+}
+
+/*
+ * This process was started by a session that has another build of the library:
+ * tell it so.  main_arg is the handle of its segment, where that is one of 1.x.
+ */
+static void
+tell_replaced(Datum main_arg)
 {
 	PoolHead   *head;
 	WorkerHead *worker;
@@ -10431,6 +10468,8 @@ tell_replaced(void)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("%s", replaced_error.message),
 			 errhint("%s", replaced_error.hint)));
+	if (my_start.magic == 0)
+		tell_session_of_1_x(DatumGetUInt32(main_arg));
 	if (my_start.magic >> 32 != MAGIC_FAMILY)
 		return;
 	head = named_segment(my_start.pool_name, my_start.pool_size, NULL);
@@ -10517,7 +10556,7 @@ pg_background_worker_main(Datum main_arg)
 	memcpy(&my_start, MyBgworkerEntry->bgw_extra, sizeof(my_start));
 	if (my_start.magic != POOL_MAGIC)
 	{
-		tell_replaced();
+		tell_replaced(main_arg);
 		proc_exit(0);
 	}
 	attach_pool();
