@@ -74,13 +74,6 @@ SELECT count(*) FROM pg_background_list;
 -- Each job says when it began, and when it was about to end. How many were between
 -- the two at most?
 CREATE UNLOGGED TABLE span (began timestamptz, ended timestamptz);
-CREATE PROCEDURE spend(seconds numeric) LANGUAGE plpgsql AS $$
-DECLARE
-    began timestamptz := clock_timestamp();
-BEGIN
-    PERFORM pg_sleep(seconds);
-    INSERT INTO span VALUES (began, clock_timestamp());
-END $$;
 CREATE FUNCTION spans(OUT jobs int8, OUT at_once int8) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT count(*), max((SELECT count(*) FROM span o WHERE o.began <= s.began AND o.ended > s.began)) INTO jobs, at_once FROM span s;
@@ -114,13 +107,13 @@ BEGIN
 END $$;
 -- 0 is max_workers; more than that are not possible
 SET pg_background.max_workers = 3;
-SELECT count(*) FROM pg_background_run_all_v2(array_fill('CALL spend(0.05)'::text, array[12])) WHERE has_error;
+SELECT count(*) FROM pg_background_run_all_v2(array_fill('CALL meet(3)'::text, array[12])) WHERE has_error;
 SELECT * FROM spans();
-SELECT count(*) FROM pg_background_run_all_v2(array_fill('CALL spend(0.05)'::text, array[12]), 9) WHERE has_error;
+SELECT count(*) FROM pg_background_run_all_v2(array_fill('CALL meet(3)'::text, array[12]), 9) WHERE has_error;
 SELECT * FROM spans();
 -- other jobs of the session count, too
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
-SELECT count(*) FROM pg_background_run_all_v2(array_fill('CALL spend(0.05)'::text, array[12])) WHERE has_error;
+SELECT count(*) FROM pg_background_run_all_v2(array_fill('CALL meet(2)'::text, array[12])) WHERE has_error;
 SELECT * FROM spans();
 SELECT pg_background_cancel_v2(:pid, :cookie), pg_background_wait_v2(:pid, :cookie), pg_background_detach_v2(:pid, :cookie);
 RESET pg_background.max_workers;
@@ -208,5 +201,5 @@ DROP VIEW running;
 DROP EXTENSION pg_background;
 DROP TABLE done, span;
 DROP FUNCTION spans, many, cancel_me_during;
-DROP PROCEDURE spend, meet, await;
+DROP PROCEDURE meet, await;
 DROP SEQUENCE arrived;
