@@ -2036,6 +2036,10 @@ take_queued_job(PoolWorker *worker)
 
 		if (job->session == too_many || is_excluded(job, worker->pid))
 			continue;
+		/* It is another's, who is there in a moment. */
+		if (job->preferred != worker_number(worker) &&
+			is_worker_ending_job(job))
+			continue;
 		if (!may_begin(job))
 		{
 			too_many = job->session;
