@@ -278,7 +278,7 @@ sub test_sequences
 	my $looks = 0;
 	foreach my $line (split /\n/, $self->{out})
 	{
-		next if $line eq '' || $line =~ /^\d+$/;
+		next if $line =~ /^(|t|\d+)$/;
 		if ($line =~ /^sequence (\d+)$/) { $sequence = $1 }
 		elsif ($line =~ /^PID\|\|(\d+)$/) { $looks++; $processes{$1}++ }
 		else { push @different, [ $sequence, $line ] }
