@@ -1882,23 +1882,38 @@ is_slot_likely(Kind *kind)
 		now - pool->last_refusal > INT64CONST(1000000);
 }
 
-/*
- * Has the worker that the job's session used last just said that it is done?  In
- * some microseconds it takes the next job of its queue.
- */
+/* Has a worker just said to the job's session that it is done? */
 static bool
-is_worker_ending_job(SharedJob *job)
+is_ending_job(PoolWorker *worker, SharedJob *job)
 {
-	PoolWorker *worker;
-
-	if (job->preferred < 0)
-		return false;
-	worker = &pool->workers[job->preferred];
 	return worker_state(worker) == WORKER_RUNNING &&
 		worker->kind == job->kind && !worker->signaled && worker->job >= 0 &&
 		pool->jobs[worker->job].said_done &&
 		pool->jobs[worker->job].session == job->session &&
 		!is_excluded(job, worker->pid);
+}
+
+/*
+ * Has the worker that the job's session used last?  In some microseconds it takes
+ * the next job of its queue.
+ */
+static bool
+is_worker_ending_job(SharedJob *job)
+{
+	return job->preferred >= 0 &&
+		is_ending_job(&pool->workers[job->preferred], job);
+}
+
+/* Has any? */
+static bool
+is_any_ending_job(SharedJob *job)
+{
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		if (is_ending_job(&pool->workers[i], job))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -1936,6 +1951,8 @@ dispatch(int kind_number)
 			wake_later(worker->procno);
 			continue;
 		}
+		if (is_any_ending_job(job))
+			return LIMIT_NONE;
 		if (is_slot_likely(kind))
 		{
 			limit = start_process(kind_number, i);
@@ -4325,7 +4342,7 @@ look_for_worker(Job *job, ProcessLimit *limit, TimestampTz *retry_at, int *retry
 	{
 		*limit = dispatch(shared->kind);
 		if (shared_state(job->shared) == JOB_QUEUED &&
-			is_worker_ending_job(shared))
+			is_any_ending_job(shared))
 			place = PLACE_PROCESS;
 		else if (shared_state(job->shared) == JOB_QUEUED)
 		{
@@ -4698,7 +4715,7 @@ place_job(Job *job, LaunchMode mode)
 	(void) dispatch(shared->kind);
 	if (shared_state(job->shared) != JOB_QUEUED)
 		place = place_of_worker(job);
-	else if (mode == LAUNCH_SUBMIT && is_worker_ending_job(shared))
+	else if (mode == LAUNCH_SUBMIT && is_any_ending_job(shared))
 		place = PLACE_LINE;
 	else
 	{
