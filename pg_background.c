@@ -1925,6 +1925,7 @@ dispatch(int kind_number)
 {
 	Kind	   *kind = &pool->kinds[kind_number];
 	uint64		too_many = 0;	/* a session that may begin no more */
+	uint64		served = 0;		/* one whose worker is about to take a job */
 	int			next;
 
 	for (int i = kind->first_job; i >= 0; i = next)
@@ -1941,8 +1942,12 @@ dispatch(int kind_number)
 			too_many = job->session;
 			continue;
 		}
-		if (is_worker_ending_job(job))
-			return LIMIT_NONE;
+		/* Such a worker takes one job. */
+		if (job->session != served && is_worker_ending_job(job))
+		{
+			served = job->session;
+			continue;
+		}
 		worker = find_idle_worker(job);
 		if (worker != NULL)
 		{
@@ -1951,8 +1956,11 @@ dispatch(int kind_number)
 			wake_later(worker->procno);
 			continue;
 		}
-		if (is_any_ending_job(job))
-			return LIMIT_NONE;
+		if (job->session != served && is_any_ending_job(job))
+		{
+			served = job->session;
+			continue;
+		}
 		if (is_slot_likely(kind))
 		{
 			limit = start_process(kind_number, i);
