@@ -54,6 +54,7 @@ is(idle(), '', 'then the other one has left');
 $_->query('SET pg_background.launch_timeout = 0') foreach @sessions;
 $sessions[0]->fails("SELECT pg_background_launch_v2('SELECT 1')",
 	'53000', qr/HINT:.*max_worker_processes/, 'then a launch fails');
+wait_for_worker($node, $_, "wait_event = 'PgSleep'") foreach @jobs;
 is($third->query("SELECT count(*) FROM $PgBackground::list WHERE state = 'running'"), '8', 'and the jobs go on');
 $_->query('RESET pg_background.launch_timeout') foreach @sessions;
 
