@@ -296,7 +296,7 @@ SELECT :pid = :pid2 AS same_process, pg_background_get_progress_v2(:pid2, :cooki
 SELECT * FROM pg_background_get_progress_v2(:pid, :cookie);
 
 -- a job that fails keeps what it has said, too; one that is submitted says it
-CREATE FUNCTION progress_of(pct int, msg text, tail text DEFAULT '') RETURNS pg_background_progress LANGUAGE plpgsql AS $$
+CREATE FUNCTION progress_of(pct int, msg text, tail text DEFAULT '') RETURNS pg_background_progress_info LANGUAGE plpgsql AS $$
 DECLARE
     job pg_background_handle := pg_background_submit_v2(format('SELECT pg_background_progress(%s, %L) %s', pct, msg, tail));
 BEGIN
