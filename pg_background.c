@@ -1555,7 +1555,8 @@ may_begin(SharedJob *job)
 
 		running += worker_state(worker) != WORKER_FREE && worker->job >= 0 &&
 			pool->jobs[worker->job].session == job->session &&
-			pool->jobs[worker->job].max_workers > 0;
+			pool->jobs[worker->job].max_workers > 0 &&
+			!pool->jobs[worker->job].said_done;
 	}
 	return running < job->max_workers;
 }
