@@ -215,6 +215,22 @@ SELECT state, count(*) FROM pg_background_list GROUP BY 1 ORDER BY 1;
 SELECT pg_background_detach_all_v2();
 CALL await('(SELECT running = 0 AND queued = 0 FROM mine)');
 
+-- what its session knows to have ended makes room at once, also while the worker lets
+-- go of it
+SET pg_background.max_workers = 1;
+SET pg_background.launch_timeout = 0;
+DO $$
+DECLARE
+    h pg_background_handle;
+BEGIN
+    FOR i IN 1 .. 50 LOOP
+        h := pg_background_launch_v2('SELECT pg_sleep(3600)');
+        PERFORM pg_background_cancel_v2(h.pid, h.cookie), pg_background_wait_v2(h.pid, h.cookie);
+        PERFORM pg_background_detach_v2(h.pid, h.cookie);
+    END LOOP;
+END $$;
+RESET pg_background.launch_timeout;
+
 --
 -- max_role_workers
 --
