@@ -647,7 +647,6 @@ typedef struct WorkerStart
 	Oid			database;
 	Oid			login_user;
 	uint32		connection_flags;	/* BYPASS_LOGIN_CHECK, or 0 */
-	uint64		session;		/* see Kind */
 	char		pool_name[NAMEDATALEN];
 } WorkerStart;
 
@@ -690,9 +689,8 @@ typedef struct Request
 
 	bool		shows_label;	/* application_name is to tell the label */
 	bool		discard;		/* nobody will read rows or notices */
-	int			max_idle_workers;	/* of the launcher, as the next two */
+	int			max_idle_workers;	/* of the launcher, as the next one */
 	int			idle_timeout;	/* milliseconds */
-	bool		share_workers;
 	bool		new_login;		/* see alters_logins */
 	Size		sql_size;		/* with its terminator */
 	Size		params_size;
@@ -1353,17 +1351,65 @@ worker_number(PoolWorker *worker)
 	return worker - pool->workers;
 }
 
+/* One that shares settings needs them no more. */
+static void
+drop_settings(dsa_pointer pointer)
+{
+	SharedSettings *settings;
+
+	if (!DsaPointerIsValid(pointer))
+		return;
+	settings = dsa_get_address(pool_area, pointer);
+	if (pg_atomic_sub_fetch_u32(&settings->references, 1) == 0)
+		dsa_free(pool_area, pointer);
+}
+
+/* Give back the memory of a job, if there is any. */
+static void
+free_body(dsa_pointer pointer)
+{
+	JobBody    *body;
+
+	if (!DsaPointerIsValid(pointer))
+		return;
+	body = dsa_get_address(pool_area, pointer);
+	drop_settings(body->settings);
+	if (DsaPointerIsValid(body->output))
+		dsa_free(pool_area, body->output);
+	dsa_free(pool_area, pointer);
+}
+
 /*
- * The functions from here to end_of_lock() are called with the lock held, and
+ * The functions from here to take_queued_job() are called with the lock held, and
  * raise no error but for want of memory to map a body.
  */
 
-/* A kind that nothing needs any more can be another. */
+/* A kind that nothing needs any more, no process either, can be another. */
 static bool
-is_kind_needed(Kind *kind)
+is_kind_needed(int number)
 {
-	return kind->nworkers > 0 || kind->njobs > 0 || kind->reserved > 0 ||
-		kind->members > 0;
+	Kind	   *kind = &pool->kinds[number];
+
+	if (kind->nworkers > 0 || kind->njobs > 0 || kind->reserved > 0 ||
+		kind->members > 0)
+		return true;
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		if (worker_state(&pool->workers[i]) != WORKER_FREE &&
+			pool->workers[i].kind == number)
+			return true;
+	}
+	return false;
+}
+
+static void
+free_kind(int number)
+{
+	Kind	   *kind = &pool->kinds[number];
+
+	kind->used = false;
+	if (kind->counted_with != number)
+		pool->kinds[kind->counted_with].members--;
 }
 
 /* Free a private kind. */
@@ -1372,17 +1418,8 @@ free_kind_if_unneeded(int number)
 {
 	Kind	   *kind = &pool->kinds[number];
 
-	if (!kind->used || kind->session == 0 || is_kind_needed(kind))
-		return;
-	for (int i = 0; i <= pool->max_worker_number; i++)
-	{
-		if (worker_state(&pool->workers[i]) != WORKER_FREE &&
-			pool->workers[i].kind == number)
-			return;
-	}
-	kind->used = false;
-	if (kind->counted_with != number)
-		pool->kinds[kind->counted_with].members--;
+	if (kind->used && kind->session != 0 && !is_kind_needed(number))
+		free_kind(number);
 }
 
 /* A number for a new kind; -1 where all are needed. */
@@ -1398,15 +1435,9 @@ free_kind_number(void)
 		return pool->nkinds++;
 	for (int i = 0; i < MAX_KINDS; i++)
 	{
-		bool		busy = is_kind_needed(&pool->kinds[i]);
-
-		for (int w = 0; !busy && w <= pool->max_worker_number; w++)
-			busy = worker_state(&pool->workers[w]) != WORKER_FREE &&
-				pool->workers[w].kind == i;
-		if (!busy)
+		if (!is_kind_needed(i))
 		{
-			if (pool->kinds[i].counted_with != i)
-				pool->kinds[pool->kinds[i].counted_with].members--;
+			free_kind(i);
 			return i;
 		}
 	}
@@ -1720,7 +1751,7 @@ abandon_worker(PoolWorker *worker)
 		set_shared_state(worker->job, JOB_LOST);
 		job->pool_holds = false;
 		wake_later(job->launcher);
-		(void) free_shared_job(worker->job);
+		free_body(free_shared_job(worker->job));
 		worker->job = -1;
 	}
 	pg_atomic_write_u32(&worker->state, WORKER_FREE);
@@ -1803,7 +1834,6 @@ start_process(int kind_number, int job)
 	start.database = kind->database;
 	start.login_user = kind->login_user;
 	start.connection_flags = kind->connection_flags;
-	start.session = kind->session;
 	strlcpy(start.pool_name, pool_name(), NAMEDATALEN);
 	StaticAssertStmt(sizeof(start) <= BGW_EXTRALEN, "WorkerStart is too large");
 
@@ -1979,17 +2009,17 @@ dispatch(int kind_number)
 }
 
 /*
- * Does a kind wait for its first process?  Then *ticket says since when.
+ * The ticket of what waits first for a worker of a kind, a job of its queue or else a
+ * commit; past all others where nothing does.
  */
-static bool
-is_starving(Kind *kind, int64 *ticket)
+static int64
+first_ticket(Kind *kind)
 {
-	if (!kind->used || kind->nworkers > 0 ||
-		(kind->njobs == 0 && kind->reserver < 0))
-		return false;
-	*ticket = kind->njobs > 0 ? pool->jobs[kind->first_job].ticket :
-		kind->reserve_ticket;
-	return true;
+	if (kind->used && kind->njobs > 0)
+		return pool->jobs[kind->first_job].ticket;
+	if (kind->used && kind->reserver >= 0)
+		return kind->reserve_ticket;
+	return PG_INT64_MAX;
 }
 
 /*
@@ -1999,20 +2029,15 @@ is_starving(Kind *kind, int64 *ticket)
 static bool
 should_make_way(Kind *kind)
 {
-	int64		ours = kind->njobs > 0 ? pool->jobs[kind->first_job].ticket :
-		PG_INT64_MAX;
+	int64		ours = kind->njobs > 0 ? first_ticket(kind) : PG_INT64_MAX;
 	int			starving = 0;
 
 	if (pool->last_refusal == 0 &&
 		(max_total_workers < 0 || pool->nworkers < max_total_workers))
 		return false;
 	for (int i = 0; i < pool->nkinds; i++)
-	{
-		int64		ticket;
-
-		if (is_starving(&pool->kinds[i], &ticket) && ticket < ours)
-			starving++;
-	}
+		starving += pool->kinds[i].nworkers == 0 &&
+			first_ticket(&pool->kinds[i]) < ours;
 	return starving > pool->nleaving;
 }
 
@@ -2026,15 +2051,10 @@ wake_starving(void)
 	for (int i = 0; i < pool->nkinds; i++)
 	{
 		Kind	   *kind = &pool->kinds[i];
-		int64		ticket;
 
-		if (!kind->used || (kind->njobs == 0 && kind->reserver < 0))
-			continue;
-		ticket = kind->njobs > 0 ? pool->jobs[kind->first_job].ticket :
-			kind->reserve_ticket;
-		if (ticket < longest)
+		if (first_ticket(kind) < longest)
 		{
-			longest = ticket;
+			longest = first_ticket(kind);
 			procno = kind->njobs > 0 ? pool->jobs[kind->first_job].launcher :
 				kind->reserver;
 		}
@@ -2076,36 +2096,6 @@ take_queued_job(PoolWorker *worker)
 		return i;
 	}
 	return -1;
-}
-
-/* Here ends what is called with the lock held. */
-
-/* One that shares settings needs them no more. */
-static void
-drop_settings(dsa_pointer pointer)
-{
-	SharedSettings *settings;
-
-	if (!DsaPointerIsValid(pointer))
-		return;
-	settings = dsa_get_address(pool_area, pointer);
-	if (pg_atomic_sub_fetch_u32(&settings->references, 1) == 0)
-		dsa_free(pool_area, pointer);
-}
-
-/* Give back the memory of a job, if there is any. */
-static void
-free_body(dsa_pointer pointer)
-{
-	JobBody    *body;
-
-	if (!DsaPointerIsValid(pointer))
-		return;
-	body = dsa_get_address(pool_area, pointer);
-	drop_settings(body->settings);
-	if (DsaPointerIsValid(body->output))
-		dsa_free(pool_area, body->output);
-	dsa_free(pool_area, pointer);
 }
 
 /* ----------------------------------------------------------------
@@ -2713,7 +2703,6 @@ publish_job(Job *job)
 
 	job->request.max_idle_workers = max_idle_workers;
 	job->request.idle_timeout = idle_timeout;
-	job->request.share_workers = shares_workers(job);
 	job->request.new_login = alters_logins;
 	job->request.nexcluded = excluded_pids(job, NULL);
 	if (!job->request.discard)
@@ -2750,6 +2739,16 @@ publish_job(Job *job)
 	pfree(preview);
 }
 
+/* The worker that has a job, NULL where none has.  Called with the lock held. */
+static PoolWorker *
+worker_of(Job *job)
+{
+	int			number = pool->jobs[job->shared].worker;
+
+	return number >= 0 && pool->workers[number].job == job->shared ?
+		&pool->workers[number] : NULL;
+}
+
 /*
  * Send a signal to a worker and to the programs that it has started, as
  * pg_cancel_backend() and pg_terminate_backend() do; but only while it runs this
@@ -2758,22 +2757,18 @@ publish_job(Job *job)
 static void
 signal_job(Job *job, int signal)
 {
-	SharedJob  *shared = &pool->jobs[job->shared];
+	PoolWorker *worker;
 
 	lock_pool();
-	if (shared->worker >= 0)
+	worker = worker_of(job);
+	if (worker != NULL && worker->pid != 0)
 	{
-		PoolWorker *worker = &pool->workers[shared->worker];
-
-		if (worker->job == job->shared && worker->pid != 0)
-		{
-			worker->signaled = true;
+		worker->signaled = true;
 #ifdef HAVE_SETSID
-			/* A process that has just started does not lead a group yet. */
-			if (kill(-worker->pid, signal) != 0)
+		/* A process that has just started does not lead a group yet. */
+		if (kill(-worker->pid, signal) != 0)
 #endif
-				(void) kill(worker->pid, signal);
-		}
+			(void) kill(worker->pid, signal);
 	}
 	unlock_pool();
 }
@@ -2782,11 +2777,12 @@ signal_job(Job *job, int signal)
 static void
 wake_worker_of(Job *job)
 {
-	SharedJob  *shared = &pool->jobs[job->shared];
+	PoolWorker *worker;
 
 	lock_pool();
-	if (shared->worker >= 0 && pool->workers[shared->worker].job == job->shared)
-		wake_later(pool->workers[shared->worker].procno);
+	worker = worker_of(job);
+	if (worker != NULL)
+		wake_later(worker->procno);
 	unlock_pool();
 }
 
@@ -2802,8 +2798,8 @@ check_replaced(Job *job)
 	if (number < 0 || pool->workers[number].head.error == 0)
 		return;
 	lock_pool();
-	if (pool->workers[number].job == job->shared)
-		abandon_worker(&pool->workers[number]);
+	if (worker_of(job) != NULL)
+		abandon_worker(worker_of(job));
 	unlock_pool();
 }
 
@@ -4853,9 +4849,7 @@ wait_for_turn(Job *job, bool tell)
 			check_at = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
 		}
 		if (now >= (place == PLACE_LINE ? deadline : start_deadline))
-		{
 			no_worker_error(job, place, limit);
-		}
 		if (now >= check_at)
 		{
 			if (find_deadlock(&job, 1) != NULL)
@@ -4897,6 +4891,7 @@ static Job *
 launch_job(JobSpec *spec, LaunchMode mode)
 {
 	Job		   *job = make_job(spec);
+	Place		place;
 
 	enter_job(job);
 	PG_TRY();
@@ -4907,18 +4902,10 @@ launch_job(JobSpec *spec, LaunchMode mode)
 		publish_job(job);
 		/* The job may wait for all who have one, from its first moment. */
 		InvalidateCatalogSnapshotConditionally();
-		switch (place_job(job, mode))
-		{
-			case PLACE_QUEUE:
-				number_job(job);
-				break;
-			case PLACE_WORKER:
-				break;
-			default:
-				wait_for_turn(job, mode != LAUNCH_RUN);
-		}
-		if (job->number == 0)
-			number_job(job);
+		place = place_job(job, mode);
+		if (place == PLACE_LINE || place == PLACE_PROCESS)
+			wait_for_turn(job, mode != LAUNCH_RUN);
+		number_job(job);
 		drop_stale_jobs(job);
 	}
 	PG_CATCH();
@@ -9937,7 +9924,6 @@ find_work(bool stays, int most, int timeout)
 		make_leave(me);
 	else if (take_queued_job(me) >= 0)
 	{
-		pg_atomic_write_u32(&me->state, WORKER_RUNNING);
 		/* A slot may have become free, which nobody else looks for. */
 		if (kind->njobs > 0 && pool->last_refusal == 0)
 			(void) dispatch(me->kind);
@@ -10449,9 +10435,8 @@ enter_service(void)
 {
 	lock_pool();
 	me->connected = true;
-	if (me->job >= 0)
-		pg_atomic_write_u32(&me->state, WORKER_RUNNING);
-	else
+	pg_atomic_write_u32(&me->state, WORKER_RUNNING);
+	if (me->job < 0)
 		find_work(true, idle_share(), idle_timeout);
 	unlock_pool();
 }

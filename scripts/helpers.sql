@@ -2,23 +2,7 @@
 -- every object of every version, in whatever schema it is.
 
 CREATE OR REPLACE FUNCTION grant_pg_background_privileges(role_name text, print_commands boolean DEFAULT false)
-RETURNS boolean
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $function$
-DECLARE
-    holder regrole;
-    command text;
-BEGIN
-    IF role_name IS NULL THEN
-        RAISE EXCEPTION 'role name must not be null' USING ERRCODE = 'null_value_not_allowed';
-    END IF;
-    SELECT oid INTO holder FROM pg_roles WHERE rolname = role_name;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'role "%" does not exist', role_name USING ERRCODE = 'undefined_object';
-    END IF;
-
-    FOR command IN
+@holder
 @objects
         SELECT format('GRANT USAGE ON SCHEMA %s TO %s', n.oid::regnamespace, holder)
         FROM pg_namespace n
@@ -43,23 +27,7 @@ $function$;
 -- schema is its doing, unless it is among the privileges that a role has there.
 
 CREATE OR REPLACE FUNCTION revoke_pg_background_privileges(role_name text, print_commands boolean DEFAULT false)
-RETURNS boolean
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $function$
-DECLARE
-    holder regrole;
-    command text;
-BEGIN
-    IF role_name IS NULL THEN
-        RAISE EXCEPTION 'role name must not be null' USING ERRCODE = 'null_value_not_allowed';
-    END IF;
-    SELECT oid INTO holder FROM pg_roles WHERE rolname = role_name;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'role "%" does not exist', role_name USING ERRCODE = 'undefined_object';
-    END IF;
-
-    FOR command IN
+@holder
 @objects
         (SELECT format('REVOKE ALL ON %s %s FROM %s', kind, name, holder)
          FROM object
