@@ -4310,20 +4310,24 @@ place_of_worker(Job *job)
 }
 
 /*
- * When to ask for a slot again, 0 where somebody will tell us: soon, where a process
- * of the pool is about to free one; now and then, where there is none of this kind,
- * since nobody tells us of those of others.  *retry is after how many milliseconds.
+ * When to ask for a slot again for a job: soon, where a process of the pool is about
+ * to free one; else once a second, since nobody tells us of those that others free,
+ * and sooner at first where there is no worker of this kind.  0 where the session
+ * whose turn is next does so.  *retry is after how many milliseconds.
  */
 static TimestampTz
 next_slot_retry(Kind *kind, int *retry)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	SharedJob  *first = &pool->jobs[kind->first_job];
 
 	if (pool->nleaving > 0 ||
 		now - pool->last_exit < REAP_TIME * INT64CONST(1000))
 		*retry = SLOT_RETRY;
 	else if (kind->nworkers == 0)
 		*retry = Min(*retry * 2, 1000);
+	else if (!first->awaited || first->launcher == my_procno())
+		*retry = 1000;
 	else
 		return 0;
 	return TimestampTzPlusMilliseconds(now, *retry);

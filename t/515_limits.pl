@@ -194,6 +194,32 @@ EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT count(*) FROM large
 END
 like($plan, qr/Workers Launched: 6/, 'parallel query has its workers');
 
-$_->quit foreach $few, $many, $holder;
+# A slot that others have freed is found, also where the jobs before go on.
+end_idle_workers($node);
+$node->safe_psql('postgres', <<'END');
+CREATE TABLE gate ();
+CREATE FUNCTION passes(int) RETURNS bool PARALLEL SAFE LANGUAGE plpgsql AS 'BEGIN RETURN EXISTS (SELECT FROM gate) IS NOT NULL; END';
+END
+my $parallel = new_session($node);
+$holder->query("BEGIN;\nLOCK gate");
+$parallel->send(<<'END');
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SET max_parallel_workers_per_gather = 6;
+SET parallel_leader_participation = off;
+SELECT count(*) FROM large WHERE passes(a);
+END
+$node->poll_query_until('postgres', "SELECT count(*) = 6 FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND wait_event_type = 'Lock'")
+  or die 'timed out waiting for parallel workers';
+my @long = map { $many->launch('SELECT pg_sleep(3600)') } 1 .. 2;
+$many->send(q{SELECT pg_background_wait(pg_background_submit('SELECT 1'), 3600000)});
+wait_for_pool($node, 'queued = 1');
+$holder->query('ROLLBACK');
+is($parallel->receive, '10000', 'parallel query has ended');
+is($many->receive, 't', 'and what was queued has found a slot');
+$many->query("SELECT pg_background_cancel_v2($_)") foreach @long;
+
+$_->quit foreach $few, $many, $holder, $parallel;
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/, 'no process has crashed');
 done_testing();
