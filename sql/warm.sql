@@ -193,6 +193,7 @@ CALL await('count(*) = 0 FROM processes');
 -- Another session of the same user has the same process.
 SELECT process() AS pid \gset
 \c -
+SET pg_background.max_idle_workers = 10;
 SET pg_background.idle_timeout = '1h';
 SELECT process() = :pid AS same;
 -- One that shares none has processes of its own, for as long as it lasts.
@@ -208,6 +209,7 @@ CALL await('NOT EXISTS (SELECT FROM processes WHERE pid = ' || :own_pid || ')');
 -- Who has logged in before a setting of the database was made runs nothing after it.
 ALTER DATABASE :db SET regress.login = 'new';
 \c -
+SET pg_background.max_idle_workers = 10;
 SET pg_background.idle_timeout = '1h';
 SELECT process() <> :pid AS other_process, run('SHOW regress.login');
 ALTER DATABASE :db RESET regress.login;

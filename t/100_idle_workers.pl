@@ -213,7 +213,7 @@ isnt(idle_worker($session), $pid, 'the next job has another process');
 sub set_limit
 {
 	my ($limit) = @_;
-	$node->safe_psql('postgres', "ALTER SYSTEM SET pg_background.max_idle_workers = $limit");
+	$node->safe_psql('postgres', "LOAD 'pg_background';\nALTER SYSTEM SET pg_background.max_idle_workers = $limit");
 	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
 	# A new session gets what every process was told before.
 	$node->poll_query_until('postgres', 'SHOW pg_background.max_idle_workers', $limit)
@@ -321,6 +321,8 @@ my @jobs = map { $session->launch('SELECT 1', 4096 + 64 * $_) } 1 .. 50;
 $session->wait_for($_) foreach @jobs;
 pass('more queue sizes than worker slots');
 $session->query("SELECT pg_background_detach_v2($_)") foreach @jobs;
+wait_for_pool($node, 'running = 0');
+end_idle_workers($node);
 
 #
 # Shutdown
