@@ -6098,6 +6098,15 @@ check_timeout(int32 timeout, const char *name)
 	return Max(timeout, 0);
 }
 
+/* The time that a function is given as its last argument, 0 where it takes none. */
+static int32
+last_time(FunctionCallInfo fcinfo, const char *declaration)
+{
+	int			last = PG_NARGS() - 1;
+
+	return declaration[last] == 'i' ? PG_GETARG_INT32(last) : 0;
+}
+
 /* ----------------------------------------------------------------
  *		SQL functions
  *
@@ -6146,7 +6155,7 @@ pg_background_launch_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec;
 
-	(void) check_call(fcinfo, "TI (il)", "TIT (il)");
+	(void) check_call(fcinfo, "TI (il)", "TIT (il)", "CIT (il)");
 	spec = launch_args(fcinfo);
 	return job_handle(fcinfo, launch_job(&spec, LAUNCH_BEGIN));
 }
@@ -6184,7 +6193,7 @@ pg_background_submit_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec;
 
-	(void) check_call(fcinfo, "TI (il)", "TIT (il)");
+	(void) check_call(fcinfo, "TI (il)", "TIT (il)", "CIT (il)");
 	spec = launch_args(fcinfo);
 	spec.submitted = true;
 	return job_handle(fcinfo, launch_job(&spec, LAUNCH_SUBMIT));
@@ -6229,7 +6238,7 @@ ANOTHER_NAME(pg_background_detach, pg_background_detach_v2)
 
 /*
  * pg_background_cancel(h pg_background_handle, grace_ms int4) returns void
- * pg_background_cancel(pid int4, cookie int8, grace_ms int4) returns void
+ * pg_background_cancel(pid int4, cookie int8 [, grace_ms int4]) returns void
  *
  * Ask for a job to be canceled, and wait for so many milliseconds, at most an
  * hour, until it is.  Nothing happens where it has ended.
@@ -6238,8 +6247,8 @@ PG_FUNCTION_INFO_V1(pg_background_cancel);
 Datum
 pg_background_cancel(PG_FUNCTION_ARGS)
 {
-	const char *declaration = check_call(fcinfo, "ili v", "ki v");
-	int32		grace = Min(PG_GETARG_INT32(PG_NARGS() - 1), MAX_TIMEOUT);
+	const char *declaration = check_call(fcinfo, "il v", "ili v", "ki v");
+	int32		grace = Min(last_time(fcinfo, declaration), MAX_TIMEOUT);
 	Job		   *job = job_arg(fcinfo, declaration);
 
 	if (!job_has_ended(job))
@@ -6249,23 +6258,7 @@ pg_background_cancel(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * pg_background_cancel_v2(pid int4, cookie int8) returns void
- *
- * Ask for a job to be canceled, and do not wait until it is.  Nothing happens
- * where it has ended.
- */
-PG_FUNCTION_INFO_V1(pg_background_cancel_v2);
-Datum
-pg_background_cancel_v2(PG_FUNCTION_ARGS)
-{
-	const char *declaration = check_call(fcinfo, "il v");
-	Job		   *job = job_arg(fcinfo, declaration);
-
-	if (!job_has_ended(job))
-		cancel_job(job);
-	PG_RETURN_VOID();
-}
+ANOTHER_NAME(pg_background_cancel, pg_background_cancel_v2)
 
 /*
  * pg_background_cancel_v2_grace(pid int4, cookie int8, grace_ms int4)
@@ -6293,6 +6286,7 @@ pg_background_cancel_v2_grace(PG_FUNCTION_ARGS)
 /*
  * pg_background_wait(h pg_background_handle, timeout_ms int4) returns bool
  * pg_background_wait(pid int4, cookie int8, timeout_ms int4) returns bool
+ * pg_background_wait(pid int4, cookie int8) returns void
  *
  * Wait until a job has ended, however it did, or until so many milliseconds have
  * passed, 0 or less meaning as long as it takes; say whether it has ended.  Its
@@ -6304,29 +6298,14 @@ PG_FUNCTION_INFO_V1(pg_background_wait);
 Datum
 pg_background_wait(PG_FUNCTION_ARGS)
 {
-	const char *declaration = check_call(fcinfo, "ili b", "ki b");
-	int32		timeout = PG_GETARG_INT32(PG_NARGS() - 1);
+	const char *declaration = check_call(fcinfo, "il v", "ili b", "ki b");
+	int32		timeout = last_time(fcinfo, declaration);
 	Job		   *job = job_arg(fcinfo, declaration);
 
 	PG_RETURN_BOOL(wait_for_job(job, timeout > 0 ? deadline_after(timeout) : 0));
 }
 
-/*
- * pg_background_wait_v2(pid int4, cookie int8) returns void
- *
- * Wait until a job has ended, however it did.  Its result is kept.
- *
- * Errors: those of wait_for_progress().
- */
-PG_FUNCTION_INFO_V1(pg_background_wait_v2);
-Datum
-pg_background_wait_v2(PG_FUNCTION_ARGS)
-{
-	const char *declaration = check_call(fcinfo, "il v");
-
-	(void) wait_for_job(job_arg(fcinfo, declaration), 0);
-	PG_RETURN_VOID();
-}
+ANOTHER_NAME(pg_background_wait, pg_background_wait_v2)
 
 /*
  * pg_background_wait_v2_timeout(pid int4, cookie int8, timeout_ms int4)
@@ -7324,15 +7303,29 @@ PG_FUNCTION_INFO_V1(pg_background_run);
 Datum
 pg_background_run(PG_FUNCTION_ARGS)
 {
+	const char *declaration = check_call(fcinfo, "TIIT " RUN_RESULT);
+	JobSpec		spec = run_args(fcinfo);
+
+	spec.since_2 = true;
+	return run_job_now(fcinfo, declaration, &spec, wait_limit(fcinfo, 2));
+}
+
+/*
+ * pg_background_run_v2(sql text, queue_size int4, timeout_ms int4, label text)
+ * returns pg_background_run_result
+ *
+ * The same, as versions 1.x have it.
+ */
+PG_FUNCTION_INFO_V1(pg_background_run_v2);
+Datum
+pg_background_run_v2(PG_FUNCTION_ARGS)
+{
 	const char *declaration = check_call(fcinfo, "TIIT " RUN_RESULT,
 										 "TIIT " RUN_RESULT_1);
 	JobSpec		spec = run_args(fcinfo);
 
-	spec.since_2 = strcmp(declared_result(declaration), RUN_RESULT) == 0;
 	return run_job_now(fcinfo, declaration, &spec, wait_limit(fcinfo, 2));
 }
-
-ANOTHER_NAME(pg_background_run, pg_background_run_v2)
 
 /*
  * pg_background_run_query(sql text, queue_size int4, timeout_ms int4,

@@ -79,13 +79,12 @@ BEGIN
     FOREACH wanted SLICE 1 IN ARRAY functions LOOP
         arguments := replace(wanted[2], prefix, format('%s.%s', home, prefix));
         result := replace(wanted[3], prefix, format('%s.%s', home, prefix));
-        FOREACH function IN ARRAY string_to_array(wanted[1], ' ') LOOP
-            function := format('%s.%s%s', home, prefix, function);
-            EXECUTE format('CREATE OR REPLACE FUNCTION %s(%s) RETURNS %s AS ''MODULE_PATHNAME'', %L'
+        FOREACH function IN ARRAY string_to_array(prefix || replace(wanted[1], ' ', ' ' || prefix), ' ') LOOP
+            EXECUTE format('CREATE OR REPLACE FUNCTION %s.%s(%s) RETURNS %s AS ''MODULE_PATHNAME'', %L'
                            ' LANGUAGE C VOLATILE PARALLEL UNSAFE %s',
-                           function, arguments, result, prefix || split_part(wanted[1], ' ', 1), wanted[4]);
-            EXECUTE format('COMMENT ON FUNCTION %s(%s) IS %L',
-                           function, regexp_replace(arguments, ' DEFAULT \w+', '', 'g'), wanted[5]);
+                           home, function, arguments, result, function, wanted[4]);
+            EXECUTE format('COMMENT ON FUNCTION %s.%s(%s) IS %L',
+                           home, function, regexp_replace(arguments, ' DEFAULT \w+', '', 'g'), wanted[5]);
         END LOOP;
     END LOOP;
 

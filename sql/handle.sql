@@ -151,11 +151,13 @@ SELECT n FROM pg_background_query('SELECT 9') AS (n int);
 SET pg_background.default_queue_size = 63;
 \set VERBOSITY default
 RESET pg_background.default_queue_size;
+SET pg_background.launch_timeout = 0;
 SET pg_background.max_workers = 1;
 SELECT pg_background_launch('SELECT pg_sleep(3600)') IS NOT NULL AS launched;
 SELECT pg_background_launch('SELECT 1');
 \echo :LAST_ERROR_SQLSTATE
 SELECT pg_background_cancel_all();
+RESET pg_background.launch_timeout;
 RESET pg_background.max_workers;
 SELECT pg_background_report_progress(50);
 \echo :LAST_ERROR_SQLSTATE

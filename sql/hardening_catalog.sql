@@ -34,12 +34,12 @@ EXCEPTION WHEN OTHERS THEN
     RETURN sqlstate || ': ' || regexp_replace(sqlerrm, '".*/', '"');
 END $$;
 
--- What 2.0 declares, under symbols of 1.x that take or return something else
+-- What others might declare, under symbols that take or return something else
 CREATE FUNCTION launch(sql text, queue_size int4) RETURNS int8
 AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C STRICT;
-CREATE FUNCTION cancel_v2(pid int4, cookie int8, grace_ms int4 DEFAULT 0) RETURNS void
+CREATE FUNCTION cancel_v2(pid int4, cookie int8, grace_ms int8 DEFAULT 0) RETURNS void
 AS '$libdir/pg_background', 'pg_background_cancel_v2' LANGUAGE C STRICT;
-CREATE FUNCTION wait_v2(pid int4, cookie int8, timeout_ms int4 DEFAULT 0) RETURNS bool
+CREATE FUNCTION wait_v2(pid int4, cookie int8, timeout_ms int4 DEFAULT 0) RETURNS int4
 AS '$libdir/pg_background', 'pg_background_wait_v2' LANGUAGE C STRICT;
 CREATE FUNCTION get_progress(pid int4, cookie int8) RETURNS pg_background_stats
 AS '$libdir/pg_background', 'pg_background_get_progress' LANGUAGE C STRICT;

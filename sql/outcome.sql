@@ -354,9 +354,11 @@ SELECT pid AS pid4, cookie AS cookie4 FROM pg_background_launch_v2('SELECT pg_sl
 TABLE stats;
 -- a launch that fails is none
 SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'', 1)');
+SET pg_background.launch_timeout = 0;
 SET pg_background.max_workers = 4;
 SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'')');
 SELECT max_workers FROM pg_background_stats_v2();
+RESET pg_background.launch_timeout;
 RESET pg_background.max_workers;
 TABLE stats;
 -- all ways to end
