@@ -84,7 +84,7 @@ build_packages() {
 # What building and testing takes.
 test_packages() {
     build_packages "$1"
-    printf '%s\n' clang libipc-run-perl "postgresql-$1"
+    printf '%s\n' clang libipc-run-perl ora2pg "postgresql-$1"
 }
 
 # Sets $work, a folder that goes away with the script.
