@@ -50,3 +50,5 @@ ended() {
 work=
 make_work
 trap 'ended $?' EXIT
+# The status would be that of the command before the one that is cut off.
+trap 'exit 1' HUP INT TERM
