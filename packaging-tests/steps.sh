@@ -24,16 +24,17 @@ sudo() {
 }
 
 # follow_readme COMMAND FOLDER: does what the section Install of README.md says
-# of COMMAND, with the packages in FOLDER, that has there the name dist.
+# where it has this command, with the packages in FOLDER, that has there the
+# name ./dist.
 follow_readme() {
     local commands
     # shellcheck disable=SC2154
-    commands=$(awk -v command="sudo $1 " '
+    commands=$(awk -v command="sudo $1[ \n]" '
         /^## / { install = $0 == "## Install" }
         /^```/ { if (block ~ command) printf "%s", block; block = ""; next }
         install { block = block $0 "\n" }' "$top/README.md" |
-        sed "s/17/$version/g; s,[$]PWD/dist/,$2/,")
-    [ -n "$commands" ] || die "README.md does not say how to install with $1."
+        sed "s/17/$version/g; s, [.]/dist/, $2/,")
+    [ -n "$commands" ] || die "README.md does not say what to do with $1."
     echo "$commands"
     eval "$commands"
 }
