@@ -6155,7 +6155,7 @@ pg_background_launch_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec;
 
-	(void) check_call(fcinfo, "TI (il)", "TIT (il)", "CIT (il)");
+	(void) check_call(fcinfo, "TI (il)", "TIT (il)");
 	spec = launch_args(fcinfo);
 	return job_handle(fcinfo, launch_job(&spec, LAUNCH_BEGIN));
 }
@@ -6193,7 +6193,7 @@ pg_background_submit_v2(PG_FUNCTION_ARGS)
 {
 	JobSpec		spec;
 
-	(void) check_call(fcinfo, "TI (il)", "TIT (il)", "CIT (il)");
+	(void) check_call(fcinfo, "TI (il)", "TIT (il)");
 	spec = launch_args(fcinfo);
 	spec.submitted = true;
 	return job_handle(fcinfo, launch_job(&spec, LAUNCH_SUBMIT));
@@ -7303,29 +7303,15 @@ PG_FUNCTION_INFO_V1(pg_background_run);
 Datum
 pg_background_run(PG_FUNCTION_ARGS)
 {
-	const char *declaration = check_call(fcinfo, "TIIT " RUN_RESULT);
-	JobSpec		spec = run_args(fcinfo);
-
-	spec.since_2 = true;
-	return run_job_now(fcinfo, declaration, &spec, wait_limit(fcinfo, 2));
-}
-
-/*
- * pg_background_run_v2(sql text, queue_size int4, timeout_ms int4, label text)
- * returns pg_background_run_result
- *
- * The same, as versions 1.x have it.
- */
-PG_FUNCTION_INFO_V1(pg_background_run_v2);
-Datum
-pg_background_run_v2(PG_FUNCTION_ARGS)
-{
 	const char *declaration = check_call(fcinfo, "TIIT " RUN_RESULT,
 										 "TIIT " RUN_RESULT_1);
 	JobSpec		spec = run_args(fcinfo);
 
+	spec.since_2 = strcmp(declared_result(declaration), RUN_RESULT) == 0;
 	return run_job_now(fcinfo, declaration, &spec, wait_limit(fcinfo, 2));
 }
+
+ANOTHER_NAME(pg_background_run, pg_background_run_v2)
 
 /*
  * pg_background_run_query(sql text, queue_size int4, timeout_ms int4,

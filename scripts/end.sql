@@ -7,6 +7,7 @@
     arguments text;
     result text;
     function text;
+    symbols text[];
     outdated text;
     dependents text;
 BEGIN
@@ -79,10 +80,14 @@ BEGIN
     FOREACH wanted SLICE 1 IN ARRAY functions LOOP
         arguments := replace(wanted[2], prefix, format('%s.%s', home, prefix));
         result := replace(wanted[3], prefix, format('%s.%s', home, prefix));
-        FOREACH function IN ARRAY string_to_array(prefix || replace(wanted[1], ' ', ' ' || prefix), ' ') LOOP
+        -- An older name has a symbol of its own, which a session that has loaded the library of an
+        -- older version knows; but what launches a job under it does so as from 2.0 on.
+        symbols := string_to_array(prefix || replace(wanted[1], ' ', ' ' || prefix), ' ');
+        FOREACH function IN ARRAY symbols LOOP
             EXECUTE format('CREATE OR REPLACE FUNCTION %s.%s(%s) RETURNS %s AS ''MODULE_PATHNAME'', %L'
                            ' LANGUAGE C VOLATILE PARALLEL UNSAFE %s',
-                           home, function, arguments, result, function, wanted[4]);
+                           home, function, arguments, result,
+                           CASE WHEN wanted[2] LIKE 'sql %' THEN symbols[1] ELSE function END, wanted[4]);
             EXECUTE format('COMMENT ON FUNCTION %s.%s(%s) IS %L',
                            home, function, regexp_replace(arguments, ' DEFAULT \w+', '', 'g'), wanted[5]);
         END LOOP;
