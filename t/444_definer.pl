@@ -72,9 +72,9 @@ SQL
 	$session->quit;
 }
 
-# What is tested here is what README says.
-my ($security) = slurp_file("$FindBin::RealBin/../README.md") =~ /^## Security\n(.*?)^## /ms;
-like($security =~ s/\s+/ /gr, qr/`SET ROLE` to a role that the owner is a member of/, 'README says so');
+# What is tested here is what the reference says.
+my ($security) = slurp_file("$FindBin::RealBin/../docs/reference.md") =~ /^## Security\n(.*?)^## /ms;
+like($security =~ s/\s+/ /gr, qr/`SET ROLE` to a role that the owner is a member of/, 'the reference says so');
 unlike($security =~ s/\s+/ /gr, qr/could not have become/, 'and not what is wrong');
 
 done_testing();
