@@ -15,6 +15,7 @@ my $conf = <<'END';
 wal_level = logical
 max_wal_senders = 4
 max_replication_slots = 4
+wal_retrieve_retry_interval = 100ms
 END
 my $publisher = new_server('publisher', $conf);
 my $subscriber = new_server('subscriber', $conf);
@@ -78,6 +79,56 @@ SELECT * FROM log WHERE id = 4;
 END
 	"4|\n4|unknown|replica on pg_catalog, public",
 	'a session that has set session_replication_role');
+
+# A transaction that cannot be applied is tried again: what the trigger has run at once
+# is run again, what it has submitted on commit is not.
+$subscriber->safe_psql('postgres', <<'END');
+CREATE TABLE gate ();
+CREATE TABLE tried (id int);
+CREATE TABLE applied (id int);
+CREATE FUNCTION try() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM public.pg_background_exec('INSERT INTO tried VALUES ($1)', new.id);
+	PERFORM public.pg_background_submit_on_commit(format('INSERT INTO applied VALUES (%s)', new.id));
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = 'open') THEN
+		RAISE 'not now';
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER try AFTER INSERT ON entries FOR EACH ROW EXECUTE FUNCTION try();
+ALTER TABLE entries ENABLE ALWAYS TRIGGER try;
+END
+$publisher->safe_psql('postgres', q{INSERT INTO entries VALUES (5, 'known')});
+$subscriber->poll_query_until('postgres', 'SELECT count(*) > 1 FROM tried')
+  or die 'the transaction was not tried again';
+is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM applied'), '0', 'nothing is submitted by what fails');
+$subscriber->safe_psql('postgres', 'ALTER TABLE gate RENAME TO open');
+$publisher->wait_for_catchup('entries');
+$subscriber->poll_query_until('postgres', 'SELECT count(*) > 0 FROM applied')
+  or die 'the job that was submitted on commit was not run';
+wait_for_pool($subscriber, 'running = 0 AND queued = 0');
+is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM applied'), '1', 'what was submitted on commit is run once');
+$subscriber->safe_psql('postgres', 'DROP TRIGGER try ON entries');
+
+# From 16 on, the trigger of a table of somebody else is run in a security-restricted
+# operation.
+if ($subscriber->pg_version >= 16)
+{
+	my $size = log_size($subscriber);
+
+	$subscriber->safe_psql('postgres', <<'END');
+CREATE ROLE app LOGIN IN ROLE pgbackground_role;
+ALTER TABLE entries OWNER TO app;
+GRANT ALL ON outcomes, log, paths, kinds TO app;
+END
+	$publisher->safe_psql('postgres', q{INSERT INTO entries VALUES (6, 'known')});
+	wait_until('the apply worker has failed',
+		sub { log_since($subscriber, $size) =~ /cannot launch a background job within security-restricted operation/ });
+	is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM outcomes WHERE id = 6'), '0', q{a table that is not the subscription owner's});
+	$subscriber->safe_psql('postgres', 'ALTER SUBSCRIPTION entries SET (run_as_owner = true)');
+	$publisher->wait_for_catchup('entries');
+	is($subscriber->safe_psql('postgres', 'SELECT * FROM outcomes WHERE id = 6'), '6|', 'run_as_owner');
+}
 
 $subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION entries');
 nothing_left($subscriber, 'subscriber');
