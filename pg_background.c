@@ -573,6 +573,9 @@ count_loads(void)
 #define MAX_SHARED_JOBS		16384
 #define MAX_KINDS			1024
 
+/* How many of the jobs can be submitted ones that have not ended */
+#define MAX_QUEUED_JOBS		(MAX_SHARED_JOBS / 4 * 3)
+
 /* How long a worker waits where enough others do, milliseconds */
 #define SPARE_IDLE_TIMEOUT	100
 
@@ -4694,7 +4697,7 @@ static bool
 charge_job(Job *job)
 {
 	if (pool->charged + job->size > (Size) queue_memory * 1024 ||
-		pool->ncharged >= MAX_SHARED_JOBS / 4 * 3)
+		pool->ncharged >= MAX_QUEUED_JOBS)
 		return false;
 	pool->charged += job->size;
 	pool->ncharged++;
@@ -4743,11 +4746,19 @@ place_job(Job *job, LaunchMode mode)
 static void
 queue_full_error(void)
 {
+	bool		too_many;
+
+	/* More memory is of no use then. */
+	lock_pool();
+	too_many = pool->ncharged >= MAX_QUEUED_JOBS;
+	unlock_pool();
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 			 errmsg("too many background jobs are queued"),
+			 too_many ? errdetail("There can be %d.", MAX_QUEUED_JOBS) :
 			 errdetail("\"pg_background.queue_memory\" allows %d kB.",
 					   queue_memory),
+			 too_many ? errhint("Wait for some to end.") :
 			 errhint("Wait for some to end, or have an administrator increase it.")));
 }
 

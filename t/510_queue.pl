@@ -168,6 +168,18 @@ is($other->{messages}, '', 'a submit waits until its job fits');
 is(ran(q{string_agg(DISTINCT what::text, ' '), count(*) FILTER (WHERE what = 1), count(*)}),
 	"1 4 5 6|$filled|" . ($filled + 5), 'what was queued was run, nothing else');
 
+# Where memory is not what is missing, the error does not say so.
+change_settings($node, 'pg_background.queue_memory' => '64MB');
+occupy($node, $holder, $session, 1 .. 8);
+$session->query('SET pg_background.launch_timeout = 0');
+$session->fails(q{DO 'BEGIN LOOP PERFORM pg_background_submit(''SELECT 1''); END LOOP; END'},
+	'53000', qr/too many background jobs are queued\nDETAIL:  There can be 12288\.\nHINT:  Wait for some to end\.\n/, 'too many jobs');
+is($session->query(q{SELECT queued > 12000 FROM pg_background_pool WHERE usename = current_user AND datname = 'postgres'}), 't', 'as many are queued');
+$session->query('SELECT pg_background_cancel_all(), pg_background_detach_all()');
+$holder->query('SELECT pg_advisory_unlock_all()');
+wait_for_pool($node, 'running = 0 AND queued = 0');
+$session->query("SET pg_background.launch_timeout = '1h'");
+
 # It is used again and again.
 my $bytes = segment_bytes();
 foreach my $turn (1 .. 5)
