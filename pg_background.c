@@ -6931,6 +6931,8 @@ ANOTHER_NAME(pg_background_purge, pg_background_purge_v2)
  * Cancel the user's running jobs whose label is like a pattern, or all for
  * NULL.  Where grace is positive, give them so many milliseconds, together.
  * Returns how many there were.
+ *
+ * The last come first, so that none of them begins in the place of one that ends.
  */
 static int
 cancel_jobs(text *pattern, int grace)
@@ -6942,7 +6944,7 @@ cancel_jobs(text *pattern, int grace)
 
 	check_not_parallel();
 	catch_up();
-	dlist_foreach(iter, &jobs)
+	dlist_reverse_foreach(iter, &jobs)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
