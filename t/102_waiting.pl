@@ -87,9 +87,9 @@ foreach my $look (sort keys %look)
 	my (%name, %session);
 
 	# A job of each has been there, so that whoever looks has looked.
-	my $holder = new_session($node, @options);
+	my ($holder, $other) = map { new_session($node, @options) } 1 .. 2;
 	$session{$_} = new_session($node, @options) foreach keys %wait;
-	$_->result($_->launch('SELECT 1'), 'a int') foreach $holder, values %session;
+	$_->result($_->launch('SELECT 1'), 'a int') foreach $holder, $other, values %session;
 
 	my $full = $holder->launch('SELECT repeat($$x$$, 100) FROM generate_series(1, 10000)', 4096);
 	wait_for_full_queue($node, $full);
@@ -103,12 +103,13 @@ foreach my $look (sort keys %look)
 		$name{ $session{$wait}{pid} } = "a session in $wait";
 	}
 
-	# When all of them have workers, the one of this job is nobody's.
+	# When all of them have workers, the one of this job is nobody's. Its session is not
+	# that of the full queue, which would read that while it waits.
 	$node->poll_query_until('postgres', q{SELECT count(*) = } . keys(%wait)
 		  . q{ FROM pg_background_workers WHERE query LIKE '%pg_sleep(1000)%' AND backend_state = 'active'})
 	  or die 'timed out waiting for all jobs to run';
-	my $idle = $holder->launch('SELECT 1');
-	$holder->wait_for($idle);
+	my $idle = $other->launch('SELECT 1');
+	$other->wait_for($idle);
 	$name{ (split /, /, $idle)[0] } = 'an idle worker';
 	$node->poll_query_until('postgres',
 		'SELECT count(*) = ' . keys(%name) . ' FROM pg_stat_activity WHERE pid IN (' . join(', ', keys %name)
@@ -128,8 +129,8 @@ END
 	$_->receive foreach map { $session{$_} } grep { $_ ne 'run_all' } sort keys %session;
 	is( $holder->query("SELECT count(*) FROM pg_background_result_v2($full) AS (a text)"),
 		10000, "$look: all rows come");
-	is($holder->result($idle, 'a int'), 1, "$look: jobs go on");
-	$_->quit foreach $holder, values %session;
+	is($other->result($idle, 'a int'), 1, "$look: jobs go on");
+	$_->quit foreach $holder, $other, values %session;
 }
 
 end_idle_workers($node);

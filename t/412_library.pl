@@ -61,7 +61,9 @@ SKIP:
 
 	mkdir "$dir/share" or die "$dir: $!";
 	mkdir "$dir/share/extension" or die "$dir: $!";
-	foreach my $file (glob "$FindBin::RealBin/../pg_background.control $FindBin::RealBin/../pg_background--*.sql")
+	# where scripts are made, or else where a package has them
+	my ($scripts) = grep { -e "$_/pg_background--2.1.sql" } "$FindBin::RealBin/..", $node->config_data('--sharedir') . '/extension';
+	foreach my $file (glob "$scripts/pg_background.control $scripts/pg_background--*.sql")
 	{
 		copy($file, "$dir/share/extension") or die "$file: $!";
 	}
