@@ -964,6 +964,16 @@ static bool share_workers;
  */
 static bool alters_logins = false;
 
+/*
+ * Roles, their memberships or databases have changed while this session was a
+ * launcher: a worker that has logged in before gives its next job to another.
+ */
+static bool logins_changed = false;
+
+static const CatalogCache login_caches[] = {
+	AUTHMEMMEMROLE, AUTHMEMROLEMEM, AUTHOID, DATABASEOID
+};
+
 static ProcessUtility_hook_type next_utility_hook = NULL;
 
 static void run_utility(PlannedStmt *pstmt, const char *sql, bool keep_tree,
@@ -4291,7 +4301,7 @@ typedef enum Place
  * Called with the lock held: a job that has a worker, or will have none.
  *
  * A worker that may have logged in before this session, or before what the session
- * has changed of that, may give the job to another.
+ * has changed of that or seen to change, may give the job to another.
  */
 static Place
 place_of_worker(Job *job)
@@ -4307,7 +4317,7 @@ place_of_worker(Job *job)
 	if (worker->pid != 0)
 		job->pid = worker->pid;
 	if (worker->pid == 0 || worker->checked_session < shared->session ||
-		alters_logins)
+		alters_logins || logins_changed)
 		return PLACE_PROCESS;
 	return PLACE_WORKER;
 }
@@ -4503,6 +4513,13 @@ check_not_parallel(void)
 	PreventCommandIfParallelMode("pg_background functions");
 }
 
+/* A callback of the server's caches */
+static void
+note_login_change(Datum arg, CatalogCache cache, uint32 hash)
+{
+	logins_changed = true;
+}
+
 static void
 init_launcher(void)
 {
@@ -4514,6 +4531,9 @@ init_launcher(void)
 		return;
 
 	before_shmem_exit(leave_as_launcher, (Datum) 0);
+	for (int i = 0; i < lengthof(login_caches); i++)
+		CacheRegisterSyscacheCallback(login_caches[i], note_login_change,
+									  (Datum) 0);
 	launcher_context = AllocSetContextCreate(TopMemoryContext, "pg_background",
 											 ALLOCSET_DEFAULT_SIZES);
 	ctl.keysize = sizeof(int64);
@@ -10524,10 +10544,6 @@ init_output(void)
 static void
 connect_to_database(void)
 {
-	static const CatalogCache login_caches[] = {
-		AUTHMEMMEMROLE, AUTHMEMROLEMEM, AUTHOID, DATABASEOID
-	};
-
 	SetConfigOption("client_encoding", "SQL_ASCII", PGC_BACKEND,
 					PGC_S_OVERRIDE);
 	BackgroundWorkerInitializeConnectionByOid(my_start.database,

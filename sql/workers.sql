@@ -196,6 +196,27 @@ SELECT pg_background_detach_all_v2();
 REVOKE SELECT ON mine FROM regress_monitor;
 DROP ROLE regress_monitor;
 
+-- The PID is that of the worker that runs the job, also where those that wait have
+-- logged in before memberships changed, and give it to another.
+CREATE PROCEDURE compare(n int) LANGUAGE plpgsql AS $$
+DECLARE
+    h pg_background_handle;
+    others int := 0;
+BEGIN
+    FOR i IN 1 .. n LOOP
+        EXECUTE format(CASE WHEN i % 2 = 1 THEN 'GRANT %s TO %s' ELSE 'REVOKE %s FROM %s' END,
+                       'regress_stats', 'regress_stranger');
+        COMMIT;
+        h := pg_background_launch('SELECT pg_backend_pid()');
+        others := others + (SELECT (h.pid <> pid)::int FROM pg_background_result(h) AS (pid int));
+        -- whose worker waits for the next
+        PERFORM pg_background_exec('SELECT 1');
+    END LOOP;
+    RAISE NOTICE 'run by others: %', others;
+END $$;
+CALL compare(10);
+DROP PROCEDURE compare;
+
 DROP FUNCTION seen;
 DROP VIEW mine;
 DROP PROCEDURE await;
