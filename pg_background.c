@@ -970,10 +970,6 @@ static bool alters_logins = false;
  */
 static bool logins_changed = false;
 
-static const CatalogCache login_caches[] = {
-	AUTHMEMMEMROLE, AUTHMEMROLEMEM, AUTHOID, DATABASEOID
-};
-
 static ProcessUtility_hook_type next_utility_hook = NULL;
 
 static void run_utility(PlannedStmt *pstmt, const char *sql, bool keep_tree,
@@ -4513,6 +4509,18 @@ check_not_parallel(void)
 	PreventCommandIfParallelMode("pg_background functions");
 }
 
+/* Have what says who may log in, and as what, tell of its changes. */
+static void
+watch_logins(SyscacheCallbackFunction callback)
+{
+	static const CatalogCache caches[] = {
+		AUTHMEMMEMROLE, AUTHMEMROLEMEM, AUTHOID, DATABASEOID
+	};
+
+	for (int i = 0; i < lengthof(caches); i++)
+		CacheRegisterSyscacheCallback(caches[i], callback, (Datum) 0);
+}
+
 /* A callback of the server's caches */
 static void
 note_login_change(Datum arg, CatalogCache cache, uint32 hash)
@@ -4531,9 +4539,7 @@ init_launcher(void)
 		return;
 
 	before_shmem_exit(leave_as_launcher, (Datum) 0);
-	for (int i = 0; i < lengthof(login_caches); i++)
-		CacheRegisterSyscacheCallback(login_caches[i], note_login_change,
-									  (Datum) 0);
+	watch_logins(note_login_change);
 	launcher_context = AllocSetContextCreate(TopMemoryContext, "pg_background",
 											 ALLOCSET_DEFAULT_SIZES);
 	ctl.keysize = sizeof(int64);
@@ -10558,9 +10564,7 @@ connect_to_database(void)
 										  ObjectIdGetDatum(MyDatabaseId));
 	user_hash = GetSysCacheHashValue1(AUTHOID,
 									  ObjectIdGetDatum(my_start.login_user));
-	for (int i = 0; i < lengthof(login_caches); i++)
-		CacheRegisterSyscacheCallback(login_caches[i], count_login_change,
-									  (Datum) 0);
+	watch_logins(count_login_change);
 	login_settings = hash_login_settings();
 	CommitTransactionCommand();
 }
