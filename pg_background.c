@@ -771,6 +771,7 @@ typedef struct SharedJob
 	int			max_workers;	/* of its session at once; 0 = any number */
 	int			preferred;		/* worker that its session used last */
 	uint64		session;
+	uint64		login;			/* see my_login */
 	pid_t		launcher_pid;
 	int			launcher;		/* PGPROC number */
 	int			launcher_worker;	/* where that is a worker, else -1 */
@@ -839,7 +840,7 @@ typedef struct PoolWorker
 	int			procno;			/* PGPROC number; -1 before */
 	int			kind;
 	int			job;			/* -1 = none */
-	uint64		checked_session;	/* see is_outdated() */
+	uint64		checked_login;	/* see is_outdated() */
 	bool		connected;
 	bool		signaled;		/* a job was canceled: not used again */
 	bool		was_idle;		/* when it was made to leave */
@@ -965,8 +966,8 @@ static bool share_workers;
 static bool alters_logins = false;
 
 /*
- * Roles, their memberships or databases have changed while this session was a
- * launcher: a worker that has logged in before gives its next job to another.
+ * Roles, their memberships or databases have changed since this session last
+ * launched a job: see my_login.
  */
 static bool logins_changed = false;
 
@@ -1170,8 +1171,12 @@ look_ended(Look *look)
 static Pool *pool = NULL;
 static dsa_area *pool_area = NULL;
 
-/* What this process is as a launcher */
+/*
+ * What this process is as a launcher.  Both are numbers that the pool counts up: one
+ * is the session's name, the other tells workers since when it knows who may log in.
+ */
 static uint64 my_session = 0;
+static uint64 my_login = 0;
 
 /* And as a worker: its place and its job, NULL where there is none */
 static WorkerStart my_start;
@@ -2645,7 +2650,12 @@ enter_shared_job(Job *job, dsa_pointer body, Size size)
 
 	lock_pool();
 	if (my_session == 0)
-		my_session = ++pool->last_session;
+		my_session = my_login = ++pool->last_session;
+	if (logins_changed)
+	{
+		my_login = ++pool->last_session;
+		logins_changed = false;
+	}
 	number = pool->free_job;
 	kind = number < 0 ? -1 :
 		get_kind(MyDatabaseId, job->login_user, job->connection_flags,
@@ -2668,6 +2678,7 @@ enter_shared_job(Job *job, dsa_pointer body, Size size)
 		shared->max_workers = job->on_commit ? 0 : max_workers;
 		shared->preferred = last_worker;
 		shared->session = my_session;
+		shared->login = my_login;
 		shared->launcher_pid = MyProcPid;
 		shared->launcher = my_procno();
 		shared->launcher_worker = me != NULL ? worker_number(me) : -1;
@@ -4312,8 +4323,8 @@ place_of_worker(Job *job)
 	worker = &pool->workers[shared->worker];
 	if (worker->pid != 0)
 		job->pid = worker->pid;
-	if (worker->pid == 0 || worker->checked_session < shared->session ||
-		alters_logins || logins_changed)
+	if (worker->pid == 0 || worker->checked_login < shared->login ||
+		alters_logins)
 		return PLACE_PROCESS;
 	return PLACE_WORKER;
 }
@@ -9808,9 +9819,10 @@ static dsm_segment *my_channel = NULL;
 /* Until when to wait for another job, 0 where that has not been decided */
 static TimestampTz idle_deadline = 0;
 
-/* See count_login_change(); what our settings were made of when we logged in */
-static uint64 login_generation = 0;
-static uint32 login_settings;
+/* See note_outdated() and hash_login(), and what that was when we logged in */
+static bool outdated = false;
+static bool database_changed = false;
+static uint32 login_hash;
 static uint32 database_hash;
 static uint32 user_hash;
 
@@ -9818,27 +9830,42 @@ static uint32 user_hash;
  * Something has changed in what says who may log in, to our database, and as
  * what: a worker that has logged in before takes no more jobs.  A hash of 0 stands
  * for anything.
+ *
+ * Of the database itself, VACUUM changes what is nothing to us: that takes a look.
  */
 static void
-count_login_change(Datum arg, CatalogCache cache, uint32 hash)
+note_outdated(Datum arg, CatalogCache cache, uint32 hash)
 {
-	if (hash == 0 || (cache == DATABASEOID && hash == database_hash) ||
+	if (cache == DATABASEOID)
+		database_changed |= hash == database_hash || hash == 0;
+	if ((cache != DATABASEOID && hash == 0) ||
 		(cache == AUTHOID && hash == user_hash) ||
 		cache == AUTHMEMMEMROLE || cache == AUTHMEMROLEMEM)
-		login_generation++;
+		outdated = true;
 }
 
 /*
- * A hash of what ALTER DATABASE and ALTER ROLE have set for us, in a transaction.
- * The server tells nobody of changes there.
+ * A hash of our database's row and of what ALTER DATABASE and ALTER ROLE have set
+ * for us, in a transaction.  The server tells nobody of changes to the settings.
+ *
+ * A row that VACUUM has changed in place is from the same transaction as before.
  */
 static uint32
-hash_login_settings(void)
+hash_login(void)
 {
 	const Oid	databases[] = {MyDatabaseId, InvalidOid};
 	const Oid	roles[] = {GetAuthenticatedUserId(), InvalidOid};
-	Relation	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
+	HeapTuple	database = SearchSysCache1(DATABASEOID,
+										   ObjectIdGetDatum(MyDatabaseId));
+	Relation	relation;
 	uint32		hash = 0;
+
+	if (HeapTupleIsValid(database))
+	{
+		hash = HeapTupleHeaderGetRawXmin(database->t_data);
+		ReleaseSysCache(database);
+	}
+	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
 
 	for (int i = 0; i < 4; i++)
 	{
@@ -9872,8 +9899,8 @@ hash_login_settings(void)
  * another?
  *
  * Of what was set for sessions that log in, that takes a look at the catalog: for
- * each session that may have logged in later, for one that has changed it itself,
- * and once a second.  A number of -1 is no job.
+ * each session that may have logged in later or knows of a change, for one that has
+ * changed it itself, and once a second.  A number of -1 is no job.
  */
 static bool
 is_outdated(int number)
@@ -9883,24 +9910,27 @@ is_outdated(int number)
 	bool		look = now - last_look > INT64CONST(1000000);
 
 	AcceptInvalidationMessages();
-	if (login_generation != 0)
+	if (outdated)
 		return true;
+	look |= database_changed;
 	if (number >= 0)
 	{
 		SharedJob  *job = &pool->jobs[number];
 
-		look |= job->session > me->checked_session ||
+		look |= job->login > me->checked_login ||
 			body_of(job)->request.new_login;
-		me->checked_session = Max(me->checked_session, job->session);
 	}
-	if (!look)
-		return false;
-	last_look = now;
-	StartTransactionCommand();
-	if (hash_login_settings() != login_settings)
-		login_generation++;
-	CommitTransactionCommand();
-	return login_generation != 0;
+	if (look)
+	{
+		last_look = now;
+		database_changed = false;
+		StartTransactionCommand();
+		outdated |= hash_login() != login_hash;
+		CommitTransactionCommand();
+	}
+	if (number >= 0 && !outdated)
+		me->checked_login = Max(me->checked_login, pool->jobs[number].login);
+	return outdated;
 }
 
 /*
@@ -10018,14 +10048,14 @@ give_back_job(void)
 
 /* Leave, where nobody has given us a job meanwhile or will. */
 static bool
-try_to_leave(bool outdated)
+try_to_leave(bool must)
 {
 	Kind	   *kind = &pool->kinds[me->kind];
 	bool		left = false;
 
 	lock_pool();
 	if (worker_state(me) == WORKER_IDLE &&
-		(outdated || kind->reserved == 0 || kind->nworkers > 1))
+		(must || kind->reserved == 0 || kind->nworkers > 1))
 	{
 		make_leave(me);
 		left = true;
@@ -10293,7 +10323,7 @@ take_place(void)
 	{
 		me->pid = MyProcPid;
 		me->procno = my_procno();
-		me->checked_session = pool->last_session;
+		me->checked_login = pool->last_session;
 		if (me->job >= 0)
 		{
 			body_of(&pool->jobs[me->job])->worker_pid = MyProcPid;
@@ -10387,7 +10417,7 @@ wait_for_work(void)
 				is_slot_wanted();
 			look_at = TimestampTzPlusMilliseconds(now, DATABASE_LOOK);
 		}
-		if ((leave || now >= idle_deadline) && try_to_leave(login_generation != 0))
+		if ((leave || now >= idle_deadline) && try_to_leave(outdated))
 			return false;
 		if (worker_state(me) != WORKER_IDLE)
 			continue;
@@ -10564,8 +10594,8 @@ connect_to_database(void)
 										  ObjectIdGetDatum(MyDatabaseId));
 	user_hash = GetSysCacheHashValue1(AUTHOID,
 									  ObjectIdGetDatum(my_start.login_user));
-	watch_logins(count_login_change);
-	login_settings = hash_login_settings();
+	watch_logins(note_outdated);
+	login_hash = hash_login();
 	CommitTransactionCommand();
 }
 

@@ -79,6 +79,15 @@ END
 # another library does not end it
 compare('DO $$BEGIN END$$', '1', 1, 'PL/pgSQL');
 
+# VACUUM, which autovacuum runs at any time, changes pg_database as no ALTER DATABASE does
+my $database = q{SELECT datfrozenxid FROM pg_database WHERE datname = 'postgres'};
+my $pid_before = $session->result($session->launch('SELECT pg_backend_pid()'), 'a int');
+my $frozen = $node->safe_psql('postgres', "$database; VACUUM (FREEZE); $database");
+unlike($frozen, qr/^(.*)\n\1$/, 'VACUUM has changed pg_database');
+is($session->result($session->launch('SELECT pg_backend_pid()'), 'a int'), $pid_before, 'VACUUM: the process stays');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres CONNECTION LIMIT 50');
+isnt($session->result($session->launch('SELECT pg_backend_pid()'), 'a int'), $pid_before, 'ALTER DATABASE: the process ends');
+
 # A process that is terminated while it is brought back to what a new one is says
 # why it ends, and gets no other job. To set this again it opens a catalog.
 my $other = new_session($node);
