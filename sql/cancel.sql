@@ -116,10 +116,10 @@ DECLARE
     first pg_background_handle;
     second pg_background_handle;
 BEGIN
-    FOR i IN 1 .. 200 LOOP
+    FOR i IN 1 .. 100 LOOP
         first := pg_background_launch_v2('SELECT 1');
         IF i % 2 = 0 THEN
-            PERFORM pg_background_wait_v2_timeout(first.pid, first.cookie, i / 100);
+            PERFORM pg_background_wait_v2_timeout(first.pid, first.cookie, i / 50);
         END IF;
         PERFORM pg_background_cancel_v2(first.pid, first.cookie);
         second := pg_background_launch_v2('SELECT 2');

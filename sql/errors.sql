@@ -63,8 +63,8 @@ SELECT * FROM pg_background_result(pg_background_launch(' ; ;; ')) AS (tag text)
 SELECT * FROM pg_background_result(pg_background_launch('-- nothing /* at all')) AS (tag text);
 
 -- a long one
-SELECT * FROM pg_background_result(pg_background_launch('SELECT 1 -- ' || repeat('x', 100000000))) AS (n int);
-SELECT * FROM pg_background_result(pg_background_launch(format('SELECT length(%L)', repeat('x', 10000000)))) AS (n int);
+SELECT * FROM pg_background_result(pg_background_launch('SELECT 1 -- ' || repeat(repeat('x', 1000), 20000))) AS (n int);
+SELECT * FROM pg_background_result(pg_background_launch(format('SELECT length(%L)', repeat(repeat('x', 1000), 10000)))) AS (n int);
 
 --
 -- Handles

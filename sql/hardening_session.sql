@@ -25,13 +25,6 @@ END $$;
 CREATE TABLE done (n int);
 
 --
--- Hardening 5, Known failure 23: what cannot be sent at commit is refused before
---
-BEGIN;
-SELECT raised($$SELECT pg_background_submit_on_commit_v2('SELECT 1 --' || repeat('x', 1073741000))$$) ~ '^(54000|53200)' AS refused;
-COMMIT;
-
---
 -- Hardening 9: on-commit jobs do not count for max_workers, be they of many
 -- commits or of one
 --

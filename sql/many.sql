@@ -94,6 +94,7 @@ BEGIN
 END $$;
 
 -- more than there are free slots for
+SET pg_background.launch_timeout = '500ms';
 DO $$
 DECLARE
     hint text;
@@ -106,6 +107,7 @@ EXCEPTION
         GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
         RAISE NOTICE '% %: %', sqlstate, sqlerrm, hint;
 END $$;
+RESET pg_background.launch_timeout;
 -- as soon as they have ended, there is room again
 SELECT count(pg_background_cancel_v2(pid, cookie)::text) > 0 AS canceled FROM list;
 SELECT count(pg_background_wait_v2(pid, cookie)::text) > 0 AS waited FROM list;

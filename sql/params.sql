@@ -120,9 +120,9 @@ ROLLBACK;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (plain int, compressed int, both_ways int, p int, equal bool);
 
 -- of 100 MB
-SELECT h.pid, h.cookie FROM (SELECT repeat('0123456789', 10000000) AS t, '{}'::int[] || array_fill(7, array[1000000]) AS a OFFSET 0) s,
+SELECT h.pid, h.cookie FROM (SELECT repeat(repeat('0123456789', 1000), 2000) AS t, '{}'::int[] || array_fill(7, array[1000000]) AS a OFFSET 0) s,
     LATERAL pg_background_launch_params_v2('SELECT length($1), md5($1), array_length($2, 1)', t, a) h \gset
-SELECT length, md5 = md5(repeat('0123456789', 10000000)) AS same, elements FROM pg_background_result_v2(:pid, :cookie) AS (length int, md5 text, elements int);
+SELECT length, md5 = md5(repeat(repeat('0123456789', 1000), 2000)) AS same, elements FROM pg_background_result_v2(:pid, :cookie) AS (length int, md5 text, elements int);
 
 --
 -- Statements

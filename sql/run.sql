@@ -173,7 +173,7 @@ SELECT array_agg(h ORDER BY g) AS handles FROM generate_series(1, 5) g,
 CALL await('(SELECT string_agg(state, '' '') = ''running running stopped running running'' FROM pg_background_list)');
 SET statement_timeout = '1min';
 SELECT * FROM drain(:'handles', 500);
-SELECT state, count(*) FROM drain(array(SELECT h FROM generate_series(1, 20), unnest(:'handles'::pg_background_handle[]) h), 2000) GROUP BY 1 ORDER BY 1;
+SELECT state, count(*) FROM drain(array(SELECT h FROM generate_series(1, 20), unnest(:'handles'::pg_background_handle[]) h), 500) GROUP BY 1 ORDER BY 1;
 RESET statement_timeout;
 SELECT count(*) FROM running;
 -- the cancel of the caller leaves them running, too
@@ -234,7 +234,7 @@ RESET statement_timeout;
 BEGIN;
 LOCK TABLE done;
 SELECT array_agg(h) AS locked FROM generate_series(1, 2) g, LATERAL pg_background_launch_v2(format('INSERT INTO done VALUES (%L)', g), 0, 'locked') h \gset
-SELECT pg_background_wait_any_v2(:'locked'::pg_background_handle[] || :'handles'::pg_background_handle[], 2000) IS NULL AS timed_out;
+SELECT pg_background_wait_any_v2(:'locked'::pg_background_handle[] || :'handles'::pg_background_handle[], 500) IS NULL AS timed_out;
 \set VERBOSITY terse
 SELECT pg_background_wait_any_v2(:'locked');
 \set VERBOSITY default

@@ -52,6 +52,16 @@ $session->query(q{SELECT pg_background_submit_on_commit_v2($$INSERT INTO done VA
 $session->query(q{COMMIT});
 $session->query('SELECT count(pg_background_wait_v2(pid, cookie)) FROM pg_background_list');
 is($session->query('SELECT string_agg(what, $$ $$) FROM done'), 'three', 'the session goes on');
+
+# What cannot be sent at commit is refused before.
+$session->query('BEGIN');
+$session->query('SAVEPOINT s');
+$session->send(q{SELECT pg_background_submit_on_commit_v2(repeat(repeat('SELECT 1; ', 1000), 107374))});
+$session->receive;
+like($session->{messages}, qr/ERROR:  (?:54000|53200): /, 'a GB of commands is refused');
+$session->query('ROLLBACK TO s');
+$session->query('COMMIT');
+is($session->query('SELECT count(*) FROM pg_background_list'), '0', 'its transaction commits without it');
 $session->quit;
 
 # What another extension submits when ours has been asked already
