@@ -57,7 +57,7 @@ sub test_launches
 }
 
 $node->safe_psql('postgres', 'CREATE TABLE done (what text)');
-test_launches(50, 'sessions that end at once');
+test_launches(20, 'sessions that end at once');
 
 # Now a worker starts a second late, long after its launcher has gone.
 $node->append_conf('postgresql.conf', 'post_auth_delay = 1');

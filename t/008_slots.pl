@@ -110,7 +110,7 @@ foreach my $idle_workers (0, 2)
 	foreach my $what (sort keys %jobs)
 	{
 		$session->send(
-			"DO \$\$ DECLARE job record; BEGIN FOR i IN 1 .. 100 LOOP $jobs{$what}; END LOOP; END \$\$");
+			"DO \$\$ DECLARE job record; BEGIN FOR i IN 1 .. 40 LOOP $jobs{$what}; END LOOP; END \$\$");
 		$session->receive;
 		is($session->{messages}, '', "$what, max_idle_workers = $idle_workers");
 	}

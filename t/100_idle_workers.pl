@@ -116,13 +116,13 @@ is(idle_worker($short), $pid, 'another session does not shorten its time');
 foreach my $timeout ('1ms', '0')
 {
 	$short->query("SET pg_background.idle_timeout = '$timeout'");
-	is( $short->query(<<'END'), 200, "jobs launched as their worker goes, idle_timeout = $timeout");
+	is( $short->query(<<'END'), 100, "jobs launched as their worker goes, idle_timeout = $timeout");
 DO $$
 DECLARE
 	h pg_background_handle;
 BEGIN
 	PERFORM set_config('test.done', '0', false);
-	FOR i IN 1 .. 200 LOOP
+	FOR i IN 1 .. 100 LOOP
 		h := pg_background_launch_v2('SELECT 1');
 		PERFORM set_config('test.done', (current_setting('test.done')::int + n)::text, false)
 		FROM pg_background_result_v2(h.pid, h.cookie) AS (n int);

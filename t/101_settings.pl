@@ -20,7 +20,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed = $ENV{PG_BACKGROUND_SEED} // int(rand(1_000_000_000));
-my $sequences = $ENV{PG_BACKGROUND_SEQUENCES} // 250;
+my $sequences = $ENV{PG_BACKGROUND_SEQUENCES} // 120;
 srand($seed);
 diag "PG_BACKGROUND_SEED=$seed";
 

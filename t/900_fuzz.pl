@@ -38,8 +38,8 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $seed = $ENV{PG_BACKGROUND_FUZZ_SEED} // time % 1_000_000_000;
-my $jobs_wanted = $ENV{PG_BACKGROUND_FUZZ_JOBS} // 1000;
-my $jobs_a_round = 250;
+my $jobs_wanted = $ENV{PG_BACKGROUND_FUZZ_JOBS} // 600;
+my $jobs_a_round = 150;
 my $small_disk = $ENV{PG_BACKGROUND_FUZZ_SMALL_DISK};
 my $has_prlimit = !$windows_os && system('prlimit --version >/dev/null 2>&1') == 0;
 
