@@ -5637,10 +5637,10 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
  * A declaration is arguments, a blank and a result.  Types are letters there: i
  * int4, l int8, t text, c varchar, b bool, d float8, z timestamptz, o oid, j
  * jsonb, v void, a text[], k a handle, h an array of handles, w one of outcomes,
- * * the rest as VARIADIC, and u the same as an array of strings.  Of an argument,
- * a capital letter says that it may be null.  Of a result, (...) is a row with
- * such columns, "r" the rows that a caller asks for; S before it says that it is
- * a set.
+ * x a string, y bytea, s cstring, n internal, * the rest as VARIADIC, and u the
+ * same as an array of strings.  Of an argument, a capital letter says that it may
+ * be null.  Of a result, (...) is a row with such columns, "r" the rows that a
+ * caller asks for; S before it says that it is a set.
  * ----------------------------------------------------------------
  */
 
@@ -5711,6 +5711,14 @@ is_type(Oid type, char letter)
 			return type == ANYOID || type == TEXTARRAYOID;
 		case 'u':
 			return is_string(get_element_type(type));
+		case 'x':
+			return is_string(type);
+		case 'y':
+			return type == BYTEAOID;
+		case 's':
+			return type == CSTRINGOID;
+		case 'n':
+			return type == INTERNALOID;
 		case 'k':
 			return is_composite_of(type, "(il)");
 		case 'h':
@@ -6479,6 +6487,33 @@ pg_background_handle_pid(PG_FUNCTION_ARGS)
 		job->is_v1 = true;
 	PG_RETURN_INT32(handle.pid);
 }
+
+/*
+ * Input and output of pg_background_untyped, which is stored as text is.  The
+ * server's own functions for text take it that nulls are kept from them, which
+ * the owner of ours, who need not be a superuser, can alter.  The server calls
+ * input functions with a null that is not said to be one.
+ *
+ * Errors: 22004, those of the functions for text.
+ */
+#define UNTYPED_IO(name, of_text, declaration) \
+	PG_FUNCTION_INFO_V1(name); \
+	Datum \
+	name(PG_FUNCTION_ARGS) \
+	{ \
+		(void) check_call(fcinfo, declaration); \
+		if (PG_GETARG_POINTER(0) == NULL) \
+			ereport(ERROR, \
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), \
+					 errmsg("argument %d of %s must not be null", 1, \
+							format_procedure(fcinfo->flinfo->fn_oid)))); \
+		return of_text(fcinfo); \
+	}
+
+UNTYPED_IO(pg_background_untyped_in, textin, "s x")
+UNTYPED_IO(pg_background_untyped_out, textout, "x s")
+UNTYPED_IO(pg_background_untyped_recv, textrecv, "n x")
+UNTYPED_IO(pg_background_untyped_send, textsend, "x y")
 
 /* ----------------------------------------------------------------
  *		SQL functions: outcomes

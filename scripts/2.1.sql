@@ -11,23 +11,23 @@ CREATE TYPE pg_background_untyped;
 
 CREATE FUNCTION pg_background_untyped_in(cstring)
 RETURNS pg_background_untyped
-AS 'textin'
-LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+AS 'MODULE_PATHNAME', 'pg_background_untyped_in'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION pg_background_untyped_out(pg_background_untyped)
 RETURNS cstring
-AS 'textout'
-LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+AS 'MODULE_PATHNAME', 'pg_background_untyped_out'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION pg_background_untyped_recv(internal)
 RETURNS pg_background_untyped
-AS 'textrecv'
-LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+AS 'MODULE_PATHNAME', 'pg_background_untyped_recv'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION pg_background_untyped_send(pg_background_untyped)
 RETURNS bytea
-AS 'textsend'
-LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+AS 'MODULE_PATHNAME', 'pg_background_untyped_send'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE TYPE pg_background_untyped (
     INPUT = pg_background_untyped_in, OUTPUT = pg_background_untyped_out,

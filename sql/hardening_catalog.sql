@@ -99,7 +99,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- nulls, where the catalog does not say STRICT
+-- nulls, where the catalog does not say STRICT; there are none of type internal
 DO $$
 DECLARE
     f record;
@@ -108,6 +108,7 @@ BEGIN
                     (SELECT string_agg('NULL::' || t::regtype, ', ') FROM unnest(p.proargtypes) t) AS nulls
              FROM pg_proc p JOIN other.symbol s ON s.name = p.prosrc
              WHERE p.proisstrict AND p.pronamespace = 'public'::regnamespace AND p.pronargs > 0
+               AND p.proargtypes[0] <> 'internal'::regtype
              ORDER BY p.oid::regprocedure::text COLLATE "C"
     LOOP
         EXECUTE format('ALTER FUNCTION %s CALLED ON NULL INPUT', f.name);
