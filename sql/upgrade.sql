@@ -2,30 +2,10 @@
 
 \set SHOW_CONTEXT never
 
--- Everything that the extension holds, but for the schema it is in. Whether the
--- types that come with others (arrays, views' rows) are its own is the server's
--- affair.
-CREATE VIEW extension_catalog AS
-SELECT i.type, replace(i.identity, i.schema || '.', '') AS identity,
-       replace(CASE d.classid
-               WHEN 'pg_proc'::regclass THEN pg_get_functiondef(d.objid)
-               WHEN 'pg_class'::regclass THEN pg_get_viewdef(d.objid) || coalesce(v.reloptions::text, '')
-               ELSE (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
-                     FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0)
-               END, i.schema || '.', '') AS definition,
-       (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(p.proacl, t.typacl, v.relacl)) a) AS privileges,
-       (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(pip.initprivs) a) AS initial_privileges,
-       coalesce(p.proowner, t.typowner, v.relowner)::regrole::text AS owner,
-       obj_description(d.objid, d.classid::regclass::name) AS comment
-FROM pg_extension e
-JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-CROSS JOIN pg_identify_object(d.classid, d.objid, 0) i
-LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
-LEFT JOIN pg_class c ON c.oid = t.typrelid
-LEFT JOIN pg_class v ON d.classid = 'pg_class'::regclass AND v.oid = d.objid
-LEFT JOIN pg_init_privs pip ON pip.classoid = d.classid AND pip.objoid = d.objid AND pip.objsubid = 0
-WHERE e.extname = 'pg_background' AND (t.oid IS NULL OR c.relkind = 'c' OR t.typname = 'pg_background_untyped');
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/catalog.sql
+\set ECHO all
 
 -- A fresh install of each version, and what differs from it.
 CREATE EXTENSION pg_background VERSION '1.7';
@@ -172,31 +152,6 @@ DROP EXTENSION pg_background;
 -- Catalogs of 1.8, 1.9 and 1.10. A server takes scripts only from its own folder,
 -- which a test cannot write to; so they are made by hand, of 1.6 and what each
 -- version added.
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-
-CREATE PROCEDURE regress_adopt(version text) LANGUAGE plpgsql AS $$
-DECLARE
-    object record;
-BEGIN
-    FOR object IN
-        SELECT 'FUNCTION' AS kind, 'ALL ON FUNCTION' AS privilege, p.oid::regprocedure::text AS name
-        FROM pg_proc p
-        WHERE p.proname ~ 'pg_background_'
-          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
-        UNION ALL
-        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TYPE' END,
-               CASE c.relkind WHEN 'v' THEN 'SELECT ON' ELSE 'ALL ON TYPE' END, c.oid::regclass::text
-        FROM pg_class c
-        WHERE c.relname ~ '^pg_background'
-          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid IN (c.oid, c.reltype) AND deptype = 'e')
-    LOOP
-        EXECUTE format('REVOKE %s %s FROM PUBLIC', object.privilege, object.name);
-        EXECUTE format('GRANT %s %s TO pgbackground_role', object.privilege, object.name);
-        EXECUTE format('ALTER EXTENSION pg_background ADD %s %s', object.kind, object.name);
-    END LOOP;
-    UPDATE pg_extension SET extversion = version WHERE extname = 'pg_background';
-END
-$$;
 
 -- 1.8
 CREATE EXTENSION pg_background VERSION '1.6';
@@ -262,27 +217,6 @@ SELECT pg_background_result_jsonb_v2(:pid, :cookie);
 DROP VIEW regress_labels;
 DROP EXTENSION pg_background;
 
--- The oldest and the newest of others: 1.6 gives the extension, of which nothing
--- is left. Where a table's column would need a type, so would a view; the update
--- names it, and does nothing.
-CREATE PROCEDURE regress_empty() LANGUAGE plpgsql AS $$
-DECLARE
-    object record;
-BEGIN
-    FOR object IN
-        SELECT i.type || ' ' || i.identity AS name
-        FROM pg_extension e
-        JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-        CROSS JOIN pg_identify_object(d.classid, d.objid, 0) i
-        WHERE e.extname = 'pg_background' AND i.type IN ('function', 'type') AND i.identity !~ '\[\]$'
-        ORDER BY i.type
-    LOOP
-        EXECUTE format('ALTER EXTENSION pg_background DROP %s', object.name);
-        EXECUTE format('DROP %s', object.name);
-    END LOOP;
-END
-$$;
-
 -- Every function of a catalog is called as its arguments' names ask for; those are
 -- told that fail.
 CREATE FUNCTION regress_call_all() RETURNS TABLE (calls bigint, failed text) LANGUAGE plpgsql AS $$
@@ -335,6 +269,10 @@ BEGIN
     RETURN NEXT;
 END
 $$;
+
+-- The oldest and the newest of others: 1.6 gives the extension, of which nothing
+-- is left. Where a table's column would need a type, so would a view; the update
+-- names it, and does nothing.
 
 -- 1.0
 CREATE EXTENSION pg_background VERSION '1.6';
