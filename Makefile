@@ -59,20 +59,21 @@ include $(PGXS)
 # A script is made of the file in scripts that has the name of the version it leads
 # to. A line "@part" stands for the file of that name; those that begin with "update"
 # are left out, and nothing is replaced, where the script does not come from another
-# version.
+# version, and those that begin with "create" are left out where it does.
 parts := $(wildcard $(here)scripts/*.sql)
 version = $(lastword $(subst --, ,$(basename $(notdir $@))))
 is_update = $(word 3,$(subst --, ,$(basename $(notdir $@))))
 include_parts = sed $(foreach part,$(parts),-e '/^@$(basename $(notdir $(part)))$$/{' -e 'r $(part)' -e 'd' -e '}')
 for_create = sed -e '/^@update/d' -e 's/CREATE OR REPLACE/CREATE/'
+for_update = sed -e '/^@create/d'
 
 $(DATA_built): $(parts) $(here)Makefile
 	{ \
 		printf '%s\n' '/* $(notdir $@) */' '' \
 			'-- complain if script is sourced in psql, rather than via $(if $(is_update),ALTER,CREATE) EXTENSION' \
 			'\echo Use "$(if $(is_update),ALTER EXTENSION pg_background UPDATE TO '\''$(version)'\'',CREATE EXTENSION pg_background)" to load this file. \quit' ''; \
-		$(if $(is_update),cat,$(for_create)) $(here)scripts/$(version).sql | $(include_parts) | $(include_parts) | \
-			$(if $(is_update),cat,$(for_create)); \
+		$(if $(is_update),$(for_update),$(for_create)) $(here)scripts/$(version).sql | $(include_parts) | $(include_parts) | \
+			$(if $(is_update),$(for_update),$(for_create)); \
 	} >$@.part
 	mv $@.part $@
 

@@ -334,6 +334,8 @@ BEGIN
 END
 $block$;
 
+@create_alone
+@owner
 @privileges
 @monitor
 @update_privileges

@@ -1,6 +1,7 @@
 -- All is made where it is, be it another schema than the extension's. What has
 -- to be dropped takes along what was granted on it, which is kept in a setting
--- meanwhile. 1.4 called the argument of the helpers otherwise, which a REPLACE
+-- meanwhile: never that which the user may have given it, since commands are made
+-- of it. 1.4 called the argument of the helpers otherwise, which a REPLACE
 -- does not change. By its comment the role is known to be the extension's, which
 -- it had not before ours of 1.11.
 
@@ -14,9 +15,9 @@ BEGIN
 
     PERFORM set_config('pg_background_update.privileges', (
 @objects
-        SELECT jsonb_agg(jsonb_build_object('id', o.id, 'name', o.plain_name, 'kind', o.kind, 'owner', o.owner,
-                                            'grantee', a.grantee, 'privilege', a.privilege_type,
-                                            'is_grantable', a.is_grantable))::text
+        SELECT coalesce(jsonb_agg(jsonb_build_object('id', o.id, 'name', o.plain_name, 'kind', o.kind, 'owner', o.owner,
+                                                     'grantee', a.grantee, 'privilege', a.privilege_type,
+                                                     'is_grantable', a.is_grantable)), '[]')::text
         FROM object o
         CROSS JOIN aclexplode(o.acl) a), true);
 

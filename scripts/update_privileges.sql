@@ -1,4 +1,4 @@
--- Who could use what is made anew can use what has its name. The server would
+-- Who could use what is made anew, or has another owner, can use what has its name. The server would
 -- take a GRANT in here for the extension's doing, and leave it out of dumps.
 
 CREATE FUNCTION pg_temp.grant_again(command text)
@@ -21,8 +21,8 @@ BEGIN
                || CASE WHEN old.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
         FROM object new
         JOIN old ON old.kind = new.kind AND old.name = new.plain_name
-        WHERE old.grantee NOT IN (0, old.owner, 'pgbackground_role'::regrole)
-          AND new.id NOT IN (SELECT id FROM old)
+        WHERE old.grantee NOT IN (0, old.owner, new.owner, 'pgbackground_role'::regrole)
+          AND NOT EXISTS (SELECT FROM old same WHERE same.id = new.id AND same.owner = new.owner)
     LOOP
         PERFORM pg_temp.grant_again(command);
     END LOOP;
