@@ -2439,7 +2439,9 @@ get_channel(int32 queue_size)
 		pfree(channel);
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("too many dynamic shared memory segments")));
+				 errmsg("too many dynamic shared memory segments"),
+				 errhint("Read or detach jobs, or increase \"%s\".",
+						 "max_connections")));
 	}
 	dsm_pin_mapping(segment);
 	channel->segment = segment;
@@ -2960,7 +2962,8 @@ choose_user(Request *request, uint32 *connection_flags)
 	if (context & SECURITY_RESTRICTED_OPERATION)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("cannot launch a background job within security-restricted operation")));
+				 errmsg("cannot launch a background job within security-restricted operation"),
+				 errhint("Index expressions, materialized views and triggers of a subscription run so, the last not where the subscription has run_as_owner.")));
 
 	/*
 	 * Inside a SECURITY DEFINER function or the like, a worker that is
@@ -5290,7 +5293,8 @@ check_job_user(Job *job)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for background worker with PID %d",
-						(int) job->pid)));
+						(int) job->pid),
+				 errdetail("Only roles with the privileges of the one that launched its job may use it.")));
 }
 
 /*
@@ -5356,7 +5360,8 @@ raise_unknown_job(int32 pid, int64 cookie)
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("PID %d is not attached to this session", pid),
 			 was_read(pid, cookie) ?
-			 errdetail("The result of its job has been read, which can be done once.") : 0));
+			 errdetail("The result of its job has been read, which can be done once.") :
+			 errhint("Only the session that launched a job knows it, until it is detached; in a connection pool that may be another session after each transaction.")));
 }
 
 /*
@@ -5532,7 +5537,8 @@ read_tags(Reader *reader)
 	if (expected->natts != 1 || TupleDescAttr(expected, 0)->atttypid != TEXTOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("remote query did not return a result set, but result rowtype is not a single text column")));
+				 errmsg("remote query did not return a result set, but result rowtype is not a single text column"),
+				 errhint("Read its command tags as one column of type text.")));
 
 	begin_scan(&scan, reader->job);
 	while (next_frame(&scan))
@@ -5948,7 +5954,8 @@ check_readable(Job *job)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("results are disabled for PID %d (submitted via pg_background_submit_v2)",
-						(int) job->pid)));
+						(int) job->pid),
+				 errhint("Launch a job, rather than submit it, to read its rows.")));
 	if (job->consumed)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -9183,12 +9190,14 @@ check_statement(Node *stmt)
 	if (IsA(stmt, CopyStmt) && ((CopyStmt *) stmt)->filename == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("COPY protocol not allowed in pg_background")));
+				 errmsg("COPY protocol not allowed in pg_background"),
+				 errhint("A job has no client: have COPY use a file or a program of the server's.")));
 
 	if (IsA(stmt, TransactionStmt) && OidIsValid(hold_user))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("transaction control is not allowed in a background job launched by a security-definer function")));
+				 errmsg("transaction control is not allowed in a background job launched by a security-definer function"),
+				 errhint("Before PostgreSQL 17, the function's owner has to have LOGIN for that.")));
 }
 
 /* The parameters of a job's only statement */
@@ -9499,7 +9508,8 @@ run_string(const char *sql, JobParams *params)
 	if (params->count > 0 && list_length(parsetrees) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("cannot run multiple commands with parameters")));
+				 errmsg("cannot run multiple commands with parameters"),
+				 errhint("Launch a job for each, or put them into a function or procedure.")));
 	if (parsetrees == NIL)
 		check_params_used(params);
 
