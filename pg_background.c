@@ -8099,8 +8099,8 @@ Datum
 pg_background_maintain(PG_FUNCTION_ARGS)
 {
 	RunAll		run = {0};
-	bool		isnull = PG_ARGISNULL(0);
 	const char *declaration = check_call(fcinfo, "AIBW (w)");
+	bool		isnull = PG_ARGISNULL(0);
 
 	if (!isnull)
 	{
