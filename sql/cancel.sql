@@ -10,25 +10,14 @@ SELECT * FROM pg_background_list_v2()
 AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
     state text, sql_preview text, last_error text, consumed bool);
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 -- Wait until a job does what is expected of it.
 CREATE PROCEDURE pg_temp.await_wait(pid int, event_type text, event text DEFAULT '%') LANGUAGE sql AS $$
-    CALL pg_temp.await(format('EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND state = ''active''
+    CALL await(format('EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND state = ''active''
                                        AND wait_event_type = %L AND wait_event LIKE %L)', pid, event_type, event));
 $$;
 
@@ -225,7 +214,7 @@ SELECT * FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_detach_v2(:pid, :cookie);
 SELECT pg_background_detach_v2(:pid, :cookie);
-CALL pg_temp.await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
+CALL await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
 
 -- detaching is no part of the transaction
 SELECT * FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
@@ -239,7 +228,7 @@ SELECT pg_background_detach_v2(:pid, :cookie);
 SET pg_background.max_idle_workers = 0;
 SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 RESET pg_background.max_idle_workers;
-CALL pg_temp.await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
+CALL await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
 SELECT pg_background_cancel_v2(pid, cookie) FROM list;
 SELECT pg_background_detach(:pid);
 SELECT pg_background_detach(:pid);
@@ -249,7 +238,7 @@ BEGIN;
 SELECT pg_background_launch('SELECT pg_sleep(3600)')::int AS pid \gset
 CALL pg_temp.await_wait(:pid, 'Timeout', 'PgSleep');
 SELECT pg_terminate_backend(:pid);
-CALL pg_temp.await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
+CALL await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
 SELECT 1 / 0;
 ROLLBACK;
 SELECT state FROM list;
@@ -294,3 +283,4 @@ SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (n int);
 
 DROP EXTENSION pg_background;
 DROP TABLE audit;
+DROP PROCEDURE await;

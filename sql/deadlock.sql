@@ -14,21 +14,10 @@ SELECT * FROM pg_background_list_v2()
 AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
     state text, sql_preview text, last_error text, consumed bool);
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 -- What a statement raises. Any PID, size and so on is shown as N; of the context
 -- there is what the job adds to it.
@@ -115,7 +104,7 @@ SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 BEGIN;
 UPDATE item SET n = 4 WHERE id = 1;
 SELECT pid AS pid1, cookie AS cookie1 FROM pg_background_launch_v2('UPDATE item SET n = 5 WHERE id = 2; UPDATE item SET n = 5 WHERE id = 1') \gset
-CALL pg_temp.await('EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = ' || :pid1 || ')');
+CALL await('EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = ' || :pid1 || ')');
 CALL pg_temp.wait_for('UPDATE item SET n = 6 WHERE id = 2 RETURNING n');
 COMMIT;
 SELECT * FROM pg_background_result_v2(:pid1, :cookie1) AS (tag text);
@@ -143,7 +132,7 @@ COMMIT;
 
 -- a wait for one that goes on, however long it takes
 SELECT pid AS pid1, cookie AS cookie1 FROM pg_background_launch_v2('SELECT pg_advisory_xact_lock(2); SELECT pg_sleep(0.2)') \gset
-CALL pg_temp.await('EXISTS (SELECT FROM pg_locks WHERE locktype = ''advisory'' AND pid = ' || :pid1 || ')');
+CALL await('EXISTS (SELECT FROM pg_locks WHERE locktype = ''advisory'' AND pid = ' || :pid1 || ')');
 SELECT * FROM pg_background_launch_v2('SELECT 1 FROM pg_advisory_xact_lock(2)') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
@@ -155,7 +144,7 @@ SELECT pid AS pid1, cookie AS cookie1 FROM pg_background_launch_v2(
     'SELECT pg_advisory_xact_lock(1); SELECT pg_advisory_xact_lock_shared(3); SELECT pg_advisory_xact_lock(2)') \gset
 SELECT pid AS pid2, cookie AS cookie2 FROM pg_background_launch_v2(
     'SELECT pg_advisory_xact_lock(2); SELECT pg_advisory_xact_lock_shared(3); SELECT pg_advisory_xact_lock(1)') \gset
-CALL pg_temp.await(format('count(*) = 2 FROM pg_locks WHERE NOT granted AND objid = 3 AND pid IN (%s, %s)', :pid1, :pid2));
+CALL await(format('count(*) = 2 FROM pg_locks WHERE NOT granted AND objid = 3 AND pid IN (%s, %s)', :pid1, :pid2));
 SELECT pg_advisory_unlock(3);
 SELECT pg_background_wait_v2(:pid1, :cookie1);
 SELECT pg_background_wait_v2(:pid2, :cookie2);
@@ -166,3 +155,4 @@ SELECT count(*) AS jobs FROM list;
 DROP EXTENSION pg_background CASCADE;
 DROP FUNCTION raised;
 DROP TABLE item;
+DROP PROCEDURE await;

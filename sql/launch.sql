@@ -28,21 +28,10 @@ CREATE FUNCTION pg_temp.tags(sql text) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT * FROM pg_background_result(pg_background_launch(sql)) AS (tag text);
 $$;
 
--- Wait until a condition holds, for a minute at most, in no transaction.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        EXECUTE 'SELECT ' || condition INTO holds;
-        COMMIT;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 DO $$
 DECLARE
@@ -56,7 +45,7 @@ BEGIN
         PERFORM pg_background_detach_v2(h.pid, h.cookie);
     END LOOP;
 END $$;
-CALL pg_temp.await('count(*) = 17 FROM audit');
+CALL await('count(*) = 17 FROM audit');
 SELECT entry, count(*) FROM audit GROUP BY 1 ORDER BY 1;
 
 --
@@ -84,7 +73,7 @@ BEGIN
 END $$;
 SELECT pg_background_detach(:pid);
 COMMIT;
-CALL pg_temp.await($$EXISTS (SELECT FROM audit WHERE entry = 'detached late')$$);
+CALL await($$EXISTS (SELECT FROM audit WHERE entry = 'detached late')$$);
 SELECT count(*) AS jobs FROM list;
 
 --
@@ -193,3 +182,4 @@ SELECT count(*) AS jobs FROM list;
 
 DROP EXTENSION pg_background CASCADE;
 DROP TABLE audit;
+DROP PROCEDURE await;

@@ -7,21 +7,10 @@ SELECT * FROM pg_background_list_v2()
 AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
     state text, sql_preview text, last_error text, consumed bool);
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 -- nothing was launched
 SELECT * FROM list;
@@ -67,7 +56,7 @@ SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 SELECT pg_background_cancel_v2(pid, cookie) FROM list WHERE pid = :pid;
 COMMIT;
 RESET pg_background.share_workers;
-CALL pg_temp.await('bool_and(state NOT IN (''starting'', ''running'')) FROM list');
+CALL await('bool_and(state NOT IN (''starting'', ''running'')) FROM list');
 SELECT state, last_error FROM list;
 SELECT pg_background_detach_v2(pid, cookie) FROM list;
 
@@ -75,7 +64,7 @@ SELECT pg_background_detach_v2(pid, cookie) FROM list;
 BEGIN;
 SELECT pg_advisory_xact_lock(1);
 SELECT * FROM pg_background_launch_v2('SELECT pg_advisory_xact_lock(1)') \gset
-CALL pg_temp.await('EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = ' || :pid || ')');
+CALL await('EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = ' || :pid || ')');
 SELECT state, last_error FROM list;
 
 -- meanwhile the server shows it as it does any backend
@@ -98,7 +87,7 @@ SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT * FROM pg_background_submit_v2('SELECT 1 / 0') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT * FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
-CALL pg_temp.await('bool_or(state = ''running'') FROM list');
+CALL await('bool_or(state = ''running'') FROM list');
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT * FROM pg_background_submit_v2('SELECT pg_sleep(3600)') \gset
@@ -123,8 +112,9 @@ SELECT length(sql_preview), right(sql_preview, 5) FROM list;
 SELECT pg_background_detach_v2(pid, cookie) FROM list;
 SELECT pid FROM generate_series(511, 514) n,
        LATERAL pg_background_launch_v2(format($$DO 'BEGIN RAISE ''%%'', repeat(''x'', %s); END'$$, n)) \g /dev/null
-CALL pg_temp.await('bool_and(state = ''error'') FROM list');
+CALL await('bool_and(state = ''error'') FROM list');
 SELECT length(last_error), right(last_error, 5) FROM list;
 SELECT pg_background_detach_v2(pid, cookie) FROM list;
 
 DROP EXTENSION pg_background CASCADE;
+DROP PROCEDURE await;

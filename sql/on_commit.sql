@@ -4,21 +4,10 @@ CREATE EXTENSION pg_background;
 \set SHOW_CONTEXT never
 \set VERBOSITY terse
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 -- What the jobs have done, once all of them have ended; then they are forgotten.
 -- A job that must not run would be in the list, or in what was done.

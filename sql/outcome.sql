@@ -12,21 +12,10 @@ CREATE ROLE regress_other;
 GRANT pgbackground_role TO regress_other;
 \set SHOW_CONTEXT never
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 -- Wait until a job is in the middle of its sleep.
 CREATE PROCEDURE sleeps(pid int) LANGUAGE plpgsql AS $$

@@ -5,34 +5,14 @@ CREATE EXTENSION pg_background;
 SET pg_background.idle_timeout = '1min';
 SET pg_background.max_idle_workers = 2;
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\i :fixtures/cancel_me_during.sql
+\set ECHO all
 
 CREATE VIEW running AS
 SELECT sql_preview FROM pg_background_workers WHERE launcher_pid = pg_backend_pid() AND state <> 'idle';
-
--- A job that cancels this session as soon as so many jobs of it that are like the
--- pattern sleep. By a time-out, that would not be seen: it holds in the jobs, too.
-CREATE FUNCTION cancel_me_during(pattern text, jobs int DEFAULT 1) RETURNS void LANGUAGE sql AS $$
-    SELECT pg_background_detach_v2(h.pid, h.cookie) FROM pg_background_submit_v2(format(
-        'CALL await(%L); SELECT pg_cancel_backend(%s)',
-        format('(SELECT count(*) = %s FROM pg_background_workers WHERE launcher_pid = %s AND pid <> pg_backend_pid()'
-               ' AND sql_preview LIKE %L AND wait_event = ''PgSleep'')', jobs, pg_backend_pid(), pattern),
-        pg_backend_pid())) h
-$$;
 
 --
 -- What it returns

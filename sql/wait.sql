@@ -10,21 +10,10 @@ SELECT * FROM pg_background_list_v2()
 AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
     state text, sql_preview text, last_error text, consumed bool);
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 --
 -- For as long as it takes, and for some time
@@ -37,7 +26,7 @@ SELECT pg_background_wait_v2_timeout(:pid, :cookie, 0);
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, -1);
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, -2147483648);
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 100);
-CALL pg_temp.await('bool_and(state = ''running'') FROM list');
+CALL await('bool_and(state = ''running'') FROM list');
 COMMIT;
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 3600000);
 SELECT pg_background_wait_v2(:pid, :cookie);
@@ -69,7 +58,7 @@ SELECT count(*), sum(n), sum(length(t)) FROM pg_background_result_v2(:pid, :cook
 
 -- looking at the list is enough for it to get on
 SELECT * FROM pg_background_launch_v2('SELECT g, repeat(''x'', g % 100) FROM generate_series(1, 10000) g', 16384) \gset
-CALL pg_temp.await('bool_and(state = ''stopped'') FROM list');
+CALL await('bool_and(state = ''stopped'') FROM list');
 SELECT count(*), sum(n), sum(length(t)) FROM pg_background_result_v2(:pid, :cookie) AS (n int, t text);
 
 -- and so is waiting for another one
@@ -82,7 +71,7 @@ SELECT count(*), sum(n) FROM pg_background_result_v2(:pid2, :cookie2) AS (n int)
 
 -- a submitted one waits for nobody
 SELECT * FROM pg_background_submit_v2('SELECT g FROM generate_series(1, 100000) g', 16384) \gset
-CALL pg_temp.await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE state = ''active'' AND pid = ' || :pid || ')');
+CALL await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE state = ''active'' AND pid = ' || :pid || ')');
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT state FROM list;
 SELECT pg_background_detach_v2(:pid, :cookie);
@@ -101,7 +90,7 @@ SELECT pid AS other_pid, cookie AS other_cookie FROM pg_background_launch_v2('SE
 
 -- while no row has come, the result can be asked for again
 SELECT * FROM pg_background_launch_v2('SELECT 1 FROM pg_advisory_xact_lock_shared(1)') \gset
-CALL pg_temp.await('bool_and(state = ''running'') FROM list');
+CALL await('bool_and(state = ''running'') FROM list');
 SET statement_timeout = '100ms';
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 3600000);
@@ -113,7 +102,7 @@ SELECT state, consumed FROM list;
 -- in the middle of a result: of its rows, some are in the queue
 SELECT pid AS torn_pid, cookie AS torn_cookie FROM pg_background_launch_v2(
     'SELECT g FROM generate_series(1, 400) g UNION ALL SELECT 0 FROM pg_advisory_xact_lock_shared(1)', 16384) \gset
-CALL pg_temp.await('EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = ' || :torn_pid || ')');
+CALL await('EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = ' || :torn_pid || ')');
 SET statement_timeout = '500ms';
 SELECT count(*) FROM pg_background_result_v2(:torn_pid, :torn_cookie) AS (n int);
 SET statement_timeout = '1min';
@@ -137,7 +126,7 @@ SELECT pg_background_detach_v2(:torn_pid, :torn_cookie);
 -- transaction, of which only a part is rolled back
 BEGIN;
 SELECT * FROM pg_background_launch_v2('SELECT generate_series(1, 1e12)') \gset
-CALL pg_temp.await('EXISTS (SELECT FROM pg_stat_activity WHERE state = ''active'' AND wait_event_type = ''Extension'' AND pid = ' || :pid || ')');
+CALL await('EXISTS (SELECT FROM pg_stat_activity WHERE state = ''active'' AND wait_event_type = ''Extension'' AND pid = ' || :pid || ')');
 SAVEPOINT s;
 SET LOCAL statement_timeout = '500ms';
 SELECT count(*) FROM pg_background_result_v2(:pid, :cookie) AS (n numeric);
@@ -152,3 +141,4 @@ SELECT pg_background_detach_v2(:pid, :cookie);
 SELECT count(*) AS jobs FROM list;
 
 DROP EXTENSION pg_background CASCADE;
+DROP PROCEDURE await;

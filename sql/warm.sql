@@ -28,21 +28,10 @@ CREATE VIEW processes AS
 SELECT pid, state, wait_event_type, wait_event, query FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'pg_background';
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 -- Wait until so many workers at least have nothing to do.
 CREATE PROCEDURE await_idle(n int) LANGUAGE sql AS $$

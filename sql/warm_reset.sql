@@ -42,21 +42,10 @@ EXCEPTION WHEN others THEN
     RETURN sqlstate;
 END $$;
 
--- Wait until a condition holds, for a minute at most, in no transaction.
-CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        EXECUTE 'SELECT ' || condition INTO holds;
-        COMMIT;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 --
 -- The state of the session
 --

@@ -17,21 +17,10 @@ GRANT pg_read_all_stats TO regress_stats;
 SET pg_background.idle_timeout = '1h';
 SET pg_background.max_idle_workers = -1;
 
--- Wait until a condition holds, for a minute at most.
-CREATE PROCEDURE await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        EXECUTE 'SELECT ' || condition INTO holds;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 -- The workers of this session only: others may be there.
 CREATE VIEW mine AS SELECT * FROM pg_background_workers WHERE launcher_pid = pg_backend_pid();
