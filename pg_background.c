@@ -7824,6 +7824,7 @@ typedef struct RunAll
 	int			ncommands;
 	int			concurrency;
 	bool		stop_on_error;
+	bool		raise_error;
 
 	/* Where the outcomes go: a set, or an array of this type */
 	ReturnSetInfo *rsinfo;
@@ -7834,6 +7835,8 @@ typedef struct RunAll
 	int64	   *elapsed;		/* milliseconds */
 	int			next;			/* the first command that is not launched */
 	bool		stopped;
+	int			nfailed;
+	int			first_failed;	/* which command, where there is one */
 
 	/* Those that have not ended, and which commands they are */
 	Job		  **running;
@@ -7855,8 +7858,12 @@ run_all_collect(RunAll *run)
 		if (job_has_ended(job))
 		{
 			run->elapsed[number] = elapsed_since_launch(job);
-			if (run->stop_on_error && job->error != NULL)
-				run->stopped = true;
+			if (job->error != NULL)
+			{
+				if (run->nfailed++ == 0)
+					run->first_failed = number;
+				run->stopped = run->stop_on_error;
+			}
 			continue;
 		}
 		run->running[still] = job;
@@ -7887,23 +7894,35 @@ run_all_launch(RunAll *run)
 	}
 }
 
-/* Return a row for each command; of one that was not launched, only its number. */
+/*
+ * Return a row for each command, with the command itself where that is declared;
+ * of one that was not launched, there is nothing else.
+ */
 static void
 run_all_return(RunAll *run)
 {
+	bool		with_command =
+		run->rsinfo->setDesc->natts == OUTCOME_COLUMNS + 3;
+
 	for (int i = 0; i < run->ncommands; i++)
 	{
-		Datum		values[OUTCOME_COLUMNS + 2];
-		bool		isnull[OUTCOME_COLUMNS + 2];
+		Datum		values[OUTCOME_COLUMNS + 3];
+		bool		isnull[OUTCOME_COLUMNS + 3];
 		Job		   *job = i < run->next ? run->jobs[i] : NULL;
+		int			column = 0;
 
 		memset(isnull, job == NULL, sizeof(isnull));
-		values[0] = Int64GetDatum(i + 1);
-		isnull[0] = false;
+		isnull[column] = false;
+		values[column++] = Int64GetDatum(i + 1);
+		if (with_command)
+		{
+			isnull[column] = false;
+			values[column++] = PointerGetDatum(run->commands[i]);
+		}
 		if (job != NULL)
 		{
-			job_outcome(job, &values[1], &isnull[1]);
-			values[OUTCOME_COLUMNS + 1] = Int64GetDatum(run->elapsed[i]);
+			job_outcome(job, &values[column], &isnull[column]);
+			values[column + OUTCOME_COLUMNS] = Int64GetDatum(run->elapsed[i]);
 		}
 		tuplestore_putvalues(run->rsinfo->setResult, run->rsinfo->setDesc,
 							 values, isnull);
@@ -7933,6 +7952,27 @@ run_all_array(RunAll *run)
 													false, TYPALIGN_DOUBLE));
 }
 
+/*
+ * Raise an error, since commands have failed.  It has a SQLSTATE of its own: by
+ * that of a command, 40001 say, who sees it might try all of them again.
+ */
+static void
+run_all_raise(RunAll *run)
+{
+	ErrorData  *error = run->jobs[run->first_failed]->error;
+	char	   *command = text_to_cstring(run->commands[run->first_failed]);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+			 errmsg_plural("%d of %d command failed",
+						   "%d of %d commands failed",
+						   run->ncommands, run->nfailed, run->ncommands),
+			 errdetail("The first was command %d, \"%s\", with SQLSTATE %s: %s",
+					   run->first_failed + 1, clip_text(command, PREVIEW_SIZE),
+					   unpack_sql_state(error->sqlerrcode), error->message),
+			 errhint("What other commands have done is committed. The server log has the error of each that failed.")));
+}
+
 /* Forget all the jobs; none goes on that has not ended. */
 static void
 run_all_end(RunAll *run)
@@ -7959,6 +7999,9 @@ run_all_stop(RunAll *run)
  * Run all the commands, and let none go on where we cannot.
  *
  * One that can only wait for this session fails, and the others go on.
+ *
+ * Errors: 38000 where some have failed and that is to be raised; those of
+ * launch_job() and wait_for_progress().
  */
 static void
 run_all(RunAll *run)
@@ -7976,6 +8019,8 @@ run_all(RunAll *run)
 				break;
 			(void) wait_for_progress(run->running, run->nrunning, 0, true);
 		}
+		if (run->raise_error && run->nfailed > 0)
+			run_all_raise(run);
 		if (run->rsinfo != NULL)
 			run_all_return(run);
 		else
@@ -8023,6 +8068,7 @@ run_all_args(FunctionCallInfo fcinfo, RunAll *run)
 		run->concurrency = max_workers;
 	run->concurrency = Min(run->concurrency, Max(run->ncommands, 1));
 	run->stop_on_error = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	run->raise_error = PG_NARGS() > 3 && !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 
 	run->jobs = palloc0(Max(run->ncommands, 1) * sizeof(Job *));
 	run->elapsed = palloc(Max(run->ncommands, 1) * sizeof(int64));
@@ -8031,16 +8077,20 @@ run_all_args(FunctionCallInfo fcinfo, RunAll *run)
 }
 
 /*
- * pg_background_run_all(commands text[], concurrency int4, stop_on_error bool)
- * returns setof (ordinality int8, the columns of pg_background_outcome,
- *				  elapsed_ms int8)
+ * pg_background_run_all(commands text[], concurrency int4, stop_on_error bool,
+ *						 raise_error bool)
+ * returns setof (ordinality int8, command text, the columns of
+ *				  pg_background_outcome, elapsed_ms int8)
  *
  * Run every command once, at most so many at a time, 0 meaning
  * pg_background.max_workers, on as few processes.  Where stop_on_error is true,
- * the first that fails cancels those that run, and no more are launched.
+ * the first that fails cancels those that run, and no more are launched.  Where
+ * raise_error is true and one has failed, raise an error in the end.
+ *
+ * By its older name there is neither that nor the command.
  *
  * Errors: 22004 for a command that is null, 22023 for a negative concurrency,
- * those of launch_job() and wait_for_progress().
+ * those of run_all().
  */
 PG_FUNCTION_INFO_V1(pg_background_run_all);
 Datum
@@ -8048,7 +8098,8 @@ pg_background_run_all(PG_FUNCTION_ARGS)
 {
 	RunAll		run = {0};
 
-	(void) check_call(fcinfo, "AIB S(liltbbblttttzl)");
+	(void) check_call(fcinfo, "AIBB S(ltiltbbblttttzl)",
+					  "AIB S(liltbbblttttzl)");
 	run.rsinfo = begin_set(fcinfo);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
@@ -8086,7 +8137,8 @@ let_go_of_snapshots(FunctionCallInfo fcinfo)
 
 /*
  * procedure pg_background_maintain(commands text[], concurrency int4,
- *				stop_on_error bool, INOUT outcomes pg_background_outcome[])
+ *				stop_on_error bool, raise_error bool,
+ *				INOUT outcomes pg_background_outcome[])
  *
  * The same as pg_background_run_all(), and hold no snapshot meanwhile, so that
  * commands which wait for those of others, as CREATE INDEX CONCURRENTLY does, do
@@ -8099,14 +8151,14 @@ Datum
 pg_background_maintain(PG_FUNCTION_ARGS)
 {
 	RunAll		run = {0};
-	const char *declaration = check_call(fcinfo, "AIBW (w)");
+	const char *declaration = check_call(fcinfo, "AIBBW (w)");
 	bool		isnull = PG_ARGISNULL(0);
 
 	if (!isnull)
 	{
 		run_all_args(fcinfo, &run);
 		run.outcome_type =
-			get_element_type(get_fn_expr_argtype(fcinfo->flinfo, 3));
+			get_element_type(get_fn_expr_argtype(fcinfo->flinfo, 4));
 		let_go_of_snapshots(fcinfo);
 		run_all(&run);
 		EnsurePortalSnapshotExists();

@@ -173,11 +173,13 @@ IS 'I/O';
          'sql text, queue_size integer DEFAULT 0, timeout_ms integer DEFAULT 0, label text DEFAULT NULL, '
          'col_def text DEFAULT NULL', 'SETOF record', '',
          'run SQL in a background worker and return its rows'],
-        ['run_all run_all_v2', 'commands text[], concurrency integer DEFAULT 0, stop_on_error boolean DEFAULT false',
-         'TABLE(ordinality bigint, pid integer, cookie bigint, state text, consumed boolean, completed boolean, '
-         'has_error boolean, row_count bigint, command_tag text, sqlstate text, error_message text, label text, '
-         'launched_at timestamp with time zone, elapsed_ms bigint)', '',
-         'run many commands in a few background workers; returns what became of each'],
+        ['run_all',
+         'commands text[], concurrency integer DEFAULT 0, stop_on_error boolean DEFAULT false, '
+         'raise_error boolean DEFAULT false',
+         'TABLE(ordinality bigint, command text, pid integer, cookie bigint, state text, consumed boolean, '
+         'completed boolean, has_error boolean, row_count bigint, command_tag text, sqlstate text, '
+         'error_message text, label text, launched_at timestamp with time zone, elapsed_ms bigint)', '',
+         'run many commands in a few background workers; returns what became of each, or raises an error where one failed'],
 
         -- what is known of jobs
         ['list list_v2', '', 'SETOF record', '',
@@ -221,6 +223,11 @@ IS 'I/O';
          'the PID of the worker of a job, which was a handle in itself before 2.0'],
 
         -- older names
+        ['run_all_v2', 'commands text[], concurrency integer DEFAULT 0, stop_on_error boolean DEFAULT false',
+         'TABLE(ordinality bigint, pid integer, cookie bigint, state text, consumed boolean, completed boolean, '
+         'has_error boolean, row_count bigint, command_tag text, sqlstate text, error_message text, label text, '
+         'launched_at timestamp with time zone, elapsed_ms bigint)', '',
+         'run many commands in a few background workers; returns what became of each'],
         ['workers_v2', '',
          'TABLE(pid integer, launcher_pid integer, launcher_user oid, user_id oid, database oid, label text, '
          'state text, launched_at timestamp with time zone, sql_preview text)', '',
@@ -241,13 +248,13 @@ CREATE CAST (pg_background_handle AS int4) WITH FUNCTION pg_background_handle_pi
 -- does, would wait for that of a SELECT which waits for them.
 
 CREATE OR REPLACE PROCEDURE pg_background_maintain(
-    commands text[], concurrency int4 DEFAULT 0, stop_on_error bool DEFAULT false,
+    commands text[], concurrency int4 DEFAULT 0, stop_on_error bool DEFAULT false, raise_error bool DEFAULT false,
     INOUT outcomes pg_background_outcome[] DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'pg_background_maintain'
 LANGUAGE C;
 
-COMMENT ON PROCEDURE pg_background_maintain(text[], int4, bool, pg_background_outcome[])
-IS 'run many commands in a few background workers, and hold no snapshot meanwhile; returns what became of each';
+COMMENT ON PROCEDURE pg_background_maintain(text[], int4, bool, bool, pg_background_outcome[])
+IS 'run many commands in a few background workers, and hold no snapshot meanwhile; returns what became of each, or raises an error where one failed';
 
 @views
 

@@ -88,10 +88,10 @@ DO $$
 DECLARE
     outcomes pg_background_outcome[];
 BEGIN
-    CALL pg_background_maintain('{REINDEX INDEX CONCURRENTLY item_n, SELECT 2}', 2, false, outcomes);
+    CALL pg_background_maintain('{REINDEX INDEX CONCURRENTLY item_n, SELECT 2}', 2, false, false, outcomes);
     RAISE NOTICE '% %', outcomes[1].command_tag, outcomes[2].command_tag;
     COMMIT;
-    CALL pg_background_maintain('{SELECT 1 / 0, SELECT 2}', 1, true, outcomes);
+    CALL pg_background_maintain('{SELECT 1 / 0, SELECT 2}', 1, true, false, outcomes);
     RAISE NOTICE '% %', outcomes[1].sqlstate, outcomes[2].state;
     PERFORM FROM item;
 END $$;

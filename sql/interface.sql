@@ -38,6 +38,7 @@ SELECT * FROM pg_background_result_v2(pid => :pid, cookie => :cookie) AS (n int)
 SELECT state FROM pg_background_outcome_v2(p_pid => 0, p_cookie => 0);
 SELECT has_error FROM pg_background_run_v2(sql => 'SELECT 1', queue_size => 0, timeout_ms => 0, label => 'by name');
 SELECT state FROM pg_background_run_all_v2(commands => '{SELECT 1}', concurrency => 1, stop_on_error => true);
+SELECT command FROM pg_background_run_all(commands => '{SELECT 1}', concurrency => 1, stop_on_error => true, raise_error => true);
 SELECT pg_background_wait_any_v2(handles => '{}', timeout_ms => 1) IS NULL;
 SELECT count(*) FROM pg_background_drain_v2(handles => '{}', timeout_ms => 1);
 SELECT pg_background_cancel_by_label_v2(pattern => '%', grace_ms => 1);

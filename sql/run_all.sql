@@ -35,6 +35,14 @@ SELECT string_agg(ordinality::text, ' ') FROM pg_background_run_all_v2(
 SELECT (SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute a JOIN pg_type t ON a.attrelid = t.typrelid
         WHERE t.oid = 'pg_background_outcome'::regtype) = proargnames[5:16] AS outcome, proargnames[4] AS first, proargnames[17:] AS last
 FROM pg_proc WHERE proname = 'pg_background_run_all_v2';
+-- by the name that it has from 2.1 on, also the command, whether it was run or not
+SELECT proargnames[:6] AS first,
+       proargnames[6:] = (SELECT array['command'] || proargnames[5:] FROM pg_proc WHERE proname = 'pg_background_run_all_v2') AS rest
+FROM pg_proc WHERE proname = 'pg_background_run_all';
+SELECT ordinality, command, pid > 0 AS pid, cookie <> 0 AS cookie, state, consumed, completed, has_error, row_count, command_tag, sqlstate, error_message, label,
+       launched_at BETWEEN now() - interval '1 hour' AND clock_timestamp() AS launched_at, elapsed_ms >= 0 AS elapsed_ms
+FROM pg_background_run_all(array['SELECT generate_series(1, 3)', '', 'SELECT ''ünï'' || 1/0', 'SELECT 4'], 1, true);
+SELECT command = repeat(' ', 100000) || 'SELECT 1' AS whole, state FROM pg_background_run_all(array[repeat(' ', 100000) || 'SELECT 1']);
 -- nothing
 SELECT count(*) FROM pg_background_run_all_v2('{}');
 SELECT count(*) FROM pg_background_run_all_v2(NULL);
@@ -146,6 +154,38 @@ RESET pg_background.worker_timeout;
 SELECT ordinality, state, sqlstate FROM pg_background_run_all_v2('{SELECT 1, SELECT pg_terminate_backend(pg_backend_pid()), SELECT 2}', 1);
 SELECT ordinality, state, sqlstate FROM pg_background_run_all_v2('{SELECT 1, SELECT pg_cancel_backend(pg_backend_pid()) FROM pg_sleep(0); SELECT pg_sleep(3600), SELECT 2}', 1);
 
+-- raise one, when all have been run; what the others have done is there
+CREATE TABLE kept (n int);
+SELECT ordinality, command, state FROM pg_background_run_all('{INSERT INTO kept VALUES (1), INSERT INTO kept VALUES (2)}', raise_error => true);
+SELECT pg_background_run_all('{INSERT INTO kept VALUES (3), SELECT 1/0, CREATE TABLE kept (), INSERT INTO kept VALUES (4)}', 1, raise_error => true);
+SELECT pg_background_run_all('{SELECT 1/0}', 1, NULL, true);
+SELECT ordinality, command, sqlstate FROM pg_background_run_all('{SELECT 1/0}', 1, NULL, NULL);
+SELECT string_agg(n::text, ' ' ORDER BY n) FROM kept;
+-- a warning is no error
+SELECT command, sqlstate FROM pg_background_run_all(array['DO $$ BEGIN RAISE WARNING ''take care''; END $$'], raise_error => true);
+-- of a long command, the beginning
+SELECT pg_background_run_all(array['SELECT 1', 'SELECT ' || repeat('é', 1000)], raise_error => true);
+-- with both, the first to fail is the one that has ended the others
+SELECT pg_background_run_all(
+    array['SELECT pg_sleep(3600)',
+          'CALL await(''EXISTS (SELECT FROM pg_background_workers WHERE sql_preview = ''''SELECT pg_sleep(3600)'''' AND wait_event = ''''PgSleep'''')''); SELECT 1/0',
+          'INSERT INTO kept VALUES (5)'], 2, stop_on_error => true, raise_error => true);
+CALL await('NOT EXISTS (SELECT FROM running)');
+-- what the session does otherwise goes with it; it is caught as any error
+DO $$
+BEGIN
+    INSERT INTO kept VALUES (6);
+    PERFORM pg_background_run_all('{INSERT INTO kept VALUES (7), SELECT 1/0}', raise_error => true);
+EXCEPTION WHEN external_routine_exception THEN
+    RAISE NOTICE '%', sqlerrm;
+END $$;
+CALL pg_background_maintain('{INSERT INTO kept VALUES (8), VACUUM kept, SELECT 1/0}', 1, raise_error => true);
+CALL pg_background_maintain('{SELECT 1/0}', 1, true, true) \gset
+CALL pg_background_maintain('{VACUUM kept}', 1, raise_error => true) \gset
+SELECT has_error, command_tag FROM unnest(:'outcomes'::pg_background_outcome[]);
+SELECT string_agg(n::text, ' ' ORDER BY n) FROM kept;
+SELECT count(*) FROM pg_background_list;
+
 -- the cancel of the caller cancels everything
 SELECT cancel_me_during('%3600%', 4);
 SELECT pg_background_run_all_v2(array_fill('SELECT pg_sleep(3600)'::text, array[10]) || '{CREATE TABLE never ()}'::text[], 4);
@@ -179,7 +219,7 @@ SELECT pg_background_detach_all_v2();
 
 DROP VIEW running;
 DROP EXTENSION pg_background;
-DROP TABLE done, span;
+DROP TABLE done, kept, span;
 DROP FUNCTION spans, many, cancel_me_during;
 DROP PROCEDURE meet, await;
 DROP SEQUENCE arrived;

@@ -243,7 +243,8 @@ BEGIN
                       WHEN 'timeout_ms' THEN '600000' WHEN 'grace_ms' THEN '600000'
                       WHEN 'pattern' THEN quote_literal('%%') WHEN 'col_def' THEN quote_literal('n int')
                       WHEN 'commands' THEN 'ARRAY[' || quote_literal('SELECT 1') || ']' WHEN 'concurrency' THEN '1'
-                      WHEN 'stop_on_error' THEN 'true' WHEN 'print_commands' THEN 'false' WHEN 'pct' THEN '50'
+                      WHEN 'stop_on_error' THEN 'true' WHEN 'raise_error' THEN 'true'
+                      WHEN 'print_commands' THEN 'false' WHEN 'pct' THEN '50'
                       WHEN 'msg' THEN quote_literal('half') WHEN 'params' THEN quote_literal('a')
                       ELSE quote_literal('regress_user') END, ', ' ORDER BY a.n)
                       FROM unnest(p.proargnames) WITH ORDINALITY a (name, n)

@@ -41,7 +41,7 @@ sub is_in_catalog
 is_in_catalog('functions', <<'END', map { "$_->[0] $_->[1]" } grep { $_->[0] =~ /^\w+\(.*\)$/ } @rows);
 SELECT format('%s(%s) %s', proname, pg_get_function_arguments(p.oid),
     coalesce(regexp_replace(regexp_replace(pg_get_function_result(p.oid), '^TABLE\(', 'TABLE ('),
-        '(ordinality bigint,).*(, elapsed_ms bigint)', '\1 …\2'), 'procedure'))
+        '(ordinality bigint,(?: command text,)?).*(, elapsed_ms bigint)', '\1 …\2'), 'procedure'))
 FROM pg_proc AS p JOIN pg_depend AS d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND deptype = 'e'
 JOIN pg_extension AS e ON e.oid = refobjid AND extname = 'pg_background'
 END
