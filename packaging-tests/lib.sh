@@ -85,8 +85,8 @@ build_packages() {
 test_packages() {
     build_packages "$1"
     printf '%s\n' clang libipc-run-perl ora2pg "postgresql-$1"
-    # There is none yet for a server that is no release.
-    [ "$1" -ge 19 ] || echo "postgresql-$1-pgextwlist"
+    # There are none yet for a server that is no release.
+    [ "$1" -ge 19 ] || printf '%s\n' "postgresql-$1-cron" "postgresql-$1-pgextwlist"
 }
 
 # Sets $work, a folder that goes away with the script.
