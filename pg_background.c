@@ -2167,6 +2167,7 @@ typedef struct Job
 	bool		counted;		/* it was launched */
 	bool		ended;			/* see job_has_ended() */
 	pid_t		pid;			/* of its worker, or its number before */
+	pid_t		previous_pid;	/* where another worker was to have it */
 	pid_t		number;			/* what its handle has for a PID */
 	Oid			user_id;
 	TimestampTz launched_at;
@@ -2364,6 +2365,19 @@ read_job_info(JobBody *body, JobInfo *info)
 	SpinLockRelease(&body->mutex);
 }
 
+/*
+ * This is the process that a job has now, 0 where that is not known.  Lists may have
+ * shown another until then, and what they show is a handle, too.
+ */
+static void
+note_worker(Job *job, pid_t pid)
+{
+	if (pid == 0 || pid == job->pid)
+		return;
+	job->previous_pid = job->pid;
+	job->pid = pid;
+}
+
 /* Take over what a job has said of its progress, and which process has it. */
 static void
 keep_progress(Job *job)
@@ -2375,8 +2389,7 @@ keep_progress(Job *job)
 	read_job_info(job->body, &info);
 	job->progress_pct = info.progress_pct;
 	strlcpy(job->progress_msg, info.progress_msg, PROGRESS_SIZE);
-	if (job->body->worker_pid != 0)
-		job->pid = job->body->worker_pid;
+	note_worker(job, job->body->worker_pid);
 }
 
 /* Give up what a spool holds.  Nothing here can fail. */
@@ -4319,13 +4332,11 @@ place_of_worker(Job *job)
 	SharedJob  *shared = &pool->jobs[job->shared];
 	PoolWorker *worker;
 
-	if (job->body->worker_pid != 0)
-		job->pid = job->body->worker_pid;
+	note_worker(job, job->body->worker_pid);
 	if (shared_state(job->shared) != JOB_STARTING || shared->worker < 0)
 		return PLACE_WORKER;
 	worker = &pool->workers[shared->worker];
-	if (worker->pid != 0)
-		job->pid = worker->pid;
+	note_worker(job, worker->pid);
 	if (worker->pid == 0 || worker->checked_login < shared->login ||
 		alters_logins)
 		return PLACE_PROCESS;
@@ -5392,7 +5403,8 @@ find_job(int32 pid, int64 cookie)
 	if (jobs_by_cookie != NULL)
 		entry = hash_search(jobs_by_cookie, &cookie, HASH_FIND, NULL);
 	if (entry == NULL || entry->job->delivered || pid == 0 ||
-		(entry->job->pid != pid && entry->job->number != pid))
+		(entry->job->pid != pid && entry->job->number != pid &&
+		 entry->job->previous_pid != pid))
 		return NULL;
 	return entry->job;
 }

@@ -161,6 +161,30 @@ $super->wait_for($hidden);
 isnt((split /, /, start_job($launcher, 'next'))[0], (split /, /, $plain)[0], 'the next job has another process');
 $launcher->query('SELECT pg_background_cancel_all_v2()');
 
+#
+# Which process has a job, where one that was to have it gives it to another
+#
+
+my $other_session = new_session($node);
+my $warm = $other_session->launch('SELECT 1');
+$other_session->result($warm, 'n int');
+my ($warm_pid) = split /, /, $warm;
+wait_for_worker($node, $warm_pid, "state = 'idle'");
+kill 'STOP', $warm_pid;
+$other_session->query('BEGIN');
+$other_session->query(q{SELECT pg_background_submit_on_commit_v2('SELECT 1')});
+$other_session->query('GRANT stats TO stranger');
+$other_session->query('COMMIT');
+my $seen = 'SELECT pid FROM pg_background_list';
+my $cookie = $other_session->query('SELECT cookie FROM pg_background_list');
+$other_session->query("SELECT pg_background_wait_v2_timeout(pid, cookie, 1) FROM pg_background_list");
+is($other_session->query($seen), $warm_pid, 'the list shows the process that is to have the job');
+kill 'CONT', $warm_pid;
+is($other_session->query("SELECT pg_background_wait_v2($warm_pid, $cookie)"), 't', 'what it has shown is a handle of the job');
+isnt($other_session->query($seen), $warm_pid, 'though another process has it');
+is($other_session->query("SELECT state FROM pg_background_outcome_v2($warm_pid, $cookie)"), 'stopped', 'the job is run');
+$other_session->quit;
+
 $_->quit foreach $launcher, $super;
 end_idle_workers($node);
 nothing_left($node, 'workers');
