@@ -48,11 +48,21 @@
  * look_again(); and only for slots that other users of background processes free
  * is it asked now and then, since nobody tells us of them.
  *
- * The file reads from the top: what depends on the server's version; what the
- * processes share; the pool; the launcher's side (jobs in the pool, the stream,
- * settings, waiting, launching); the SQL functions, which are a few lines each
- * over that; and the worker's side (the stream, settings, running a job, its place
- * in the pool, the main loop).
+ * Contents, each a section with its title:
+ *
+ *	 - What processes share; what a process knows of the pool, a worker of its
+ *	   job, and a session of its jobs: all types, and what is global.
+ *	 - Prototypes, in the order of the sections.
+ *	 - Settings of this extension: and all that is hooked when it is loaded.
+ *	 - The wire: frames that a worker sends and a launcher takes, and the
+ *	   session's settings and users, which go the other way.
+ *	 - The pool: what is done with its lock held.
+ *	 - The worker: its main loop, its place in the pool, and how it runs a job.
+ *	 - The launcher: how a session gives the pool its jobs, waits for them, and
+ *	   reads what they have said.
+ *	 - How SQL calls us, and the SQL functions, which are a few lines each over
+ *	   that.
+ *	 - What depends on the server's version.
  *
  * Copyright (c) 2026, pg_background contributors
  *
@@ -167,372 +177,7 @@
 PG_MODULE_MAGIC;
 
 /* ----------------------------------------------------------------
- *		What depends on the server's version
- *
- * Each difference has one name here; nothing below tests PG_VERSION_NUM.
- * ----------------------------------------------------------------
- */
-
-#define SERVER_MAJOR		(PG_VERSION_NUM / 10000)
-
-/*
- * The flag by which a background worker can connect as a role that has no LOGIN
- * attribute.  Where there is none, see "hold_user" in Request.
- */
-#if PG_VERSION_NUM >= 170000
-#define BYPASS_LOGIN_CHECK	BGWORKER_BYPASS_ROLELOGINCHECK
-#else
-#define BYPASS_LOGIN_CHECK	0
-#endif
-
-/* What the server numbers its caches of catalogs by */
-#if PG_VERSION_NUM >= 190000
-typedef SysCacheIdentifier CatalogCache;
-#else
-typedef int CatalogCache;
-#endif
-
-/*
- * What pg_stat_activity shows while we sleep: from 17 on, a name of our own.
- * *known keeps what the server knows the name by.
- */
-static uint32
-wait_event(uint32 *known, const char *name)
-{
-	if (*known == 0)
-#if PG_VERSION_NUM >= 170000
-		*known = WaitEventExtensionNew(name);
-#else
-		*known = PG_WAIT_EXTENSION;
-#endif
-	return *known;
-}
-
-/* Send a message without waiting; flush says to let the receiver know now. */
-static shm_mq_result
-send_nowait(shm_mq_handle *queue, shm_mq_iovec *iov, int iovcnt, bool flush)
-{
-#if PG_VERSION_NUM >= 150000
-	return shm_mq_sendv(queue, iov, iovcnt, true, flush);
-#else
-	return shm_mq_sendv(queue, iov, iovcnt, true);
-#endif
-}
-
-static struct config_generic **
-all_settings(int *count)
-{
-#if PG_VERSION_NUM >= 160000
-	return get_guc_variables(count);
-#else
-	*count = GetNumConfigOptions();
-	return get_guc_variables();
-#endif
-}
-
-static double
-real_setting(struct config_generic *record)
-{
-#if PG_VERSION_NUM >= 190000
-	return *record->_real.variable;
-#else
-	return *((struct config_real *) record)->variable;
-#endif
-}
-
-/* Who has set it; asked for again where that takes a privilege. */
-static Oid
-setting_role(struct config_generic *record)
-{
-#if PG_VERSION_NUM >= 150000
-	return record->srole;
-#else
-	return InvalidOid;
-#endif
-}
-
-/* Returns false where it cannot be set, having said so at this level. */
-static bool
-set_setting(const char *name, const char *value, GucContext context, Oid role,
-			int elevel)
-{
-#if PG_VERSION_NUM >= 150000
-	return set_config_option_ext(name, value, context, PGC_S_SESSION, role,
-								 GUC_ACTION_SET, true, elevel, false) != 0;
-#else
-	return set_config_option(name, value, context, PGC_S_SESSION,
-							 GUC_ACTION_SET, true, elevel, false) != 0;
-#endif
-}
-
-/* A setting of this prefix that is not defined by now is a mistake. */
-static void
-reserve_prefix(const char *prefix)
-{
-#if PG_VERSION_NUM >= 150000
-	MarkGUCPrefixReserved(prefix);
-#else
-	EmitWarningsOnPlaceholders(prefix);
-#endif
-}
-
-/* setup is what gives the parser hooks for parameters, with its argument. */
-static List *
-analyze_and_rewrite(RawStmt *parsetree, const char *sql,
-					ParserSetupHook setup, void *arg)
-{
-#if PG_VERSION_NUM >= 150000
-	return pg_analyze_and_rewrite_withcb(parsetree, sql, setup, arg, NULL);
-#else
-	return pg_analyze_and_rewrite_params(parsetree, sql, setup, arg, NULL);
-#endif
-}
-
-/* Our number among the PGPROCs, see GetPGProcByNumber() */
-static int
-my_procno(void)
-{
-#if PG_VERSION_NUM >= 170000
-	return MyProcNumber;
-#else
-	return MyProc->pgprocno;
-#endif
-}
-
-/* What is run next is not the statement that was run before. */
-static void
-forget_query_id(void)
-{
-	pgstat_report_query_id(0, true);
-#if PG_VERSION_NUM >= 180000
-	pgstat_report_plan_id(0, true);
-#endif
-}
-
-static void
-run_portal(Portal portal, DestReceiver *receiver, QueryCompletion *qc)
-{
-#if PG_VERSION_NUM >= 180000
-	(void) PortalRun(portal, FETCH_ALL, true, receiver, receiver, qc);
-#else
-	(void) PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, qc);
-#endif
-}
-
-static MinimalTuple
-form_minimal_tuple(TupleDesc desc, Datum *values, bool *isnull)
-{
-#if PG_VERSION_NUM >= 180000
-	return heap_form_minimal_tuple(desc, values, isnull, 0);
-#else
-	return heap_form_minimal_tuple(desc, values, isnull);
-#endif
-}
-
-/* Does this session say that what it commits comes from elsewhere? */
-static bool
-has_replication_origin(void)
-{
-#if PG_VERSION_NUM >= 190000
-	return replorigin_xact_state.origin != InvalidReplOriginId;
-#else
-	return replorigin_session_origin != InvalidRepOriginId;
-#endif
-}
-
-static void
-drop_temporary_slots(void)
-{
-#if PG_VERSION_NUM >= 170000
-	ReplicationSlotCleanup(false);
-#else
-	ReplicationSlotCleanup();
-#endif
-}
-
-/* Make a descriptor usable whose attributes were copied in as bytes. */
-static void
-finish_tuple_desc(TupleDesc desc)
-{
-#if PG_VERSION_NUM >= 180000
-	for (int i = 0; i < desc->natts; i++)
-		populate_compact_attribute(desc, i);
-#endif
-#if PG_VERSION_NUM >= 190000
-	TupleDescFinalize(desc);
-#endif
-}
-
-/* The server stops a query early where transaction_timeout is shorter. */
-static bool
-statement_timeout_applies(void)
-{
-#if PG_VERSION_NUM >= 170000
-	return StatementTimeout > 0 &&
-		(StatementTimeout < TransactionTimeout || TransactionTimeout == 0);
-#else
-	return StatementTimeout > 0;
-#endif
-}
-
-/*
- * The segment that the file of this name leads to, see named_segment().  Its first
- * 16 bytes are a magic number and what the file knows it by.
- */
-#if PG_VERSION_NUM < 170000
-typedef struct SegmentFile
-{
-	uint64		nonce;
-	dsm_handle	handle;
-} SegmentFile;
-
-static dsm_segment *
-find_segment_of_file(const char *path, Size size)
-{
-	SegmentFile known;
-	dsm_segment *segment;
-	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
-	bool		complete;
-
-	if (fd < 0)
-		return NULL;
-	complete = read(fd, &known, sizeof(known)) == sizeof(known);
-	CloseTransientFile(fd);
-	if (!complete)
-		return NULL;
-	segment = dsm_find_mapping(known.handle);
-	if (segment == NULL)
-		segment = dsm_attach(known.handle);
-	if (segment == NULL)
-		return NULL;
-	if (dsm_segment_map_length(segment) >= size &&
-		((uint64 *) dsm_segment_address(segment))[1] == known.nonce)
-		return segment;
-	dsm_detach(segment);
-	return NULL;
-}
-
-static void *
-segment_by_file(const char *name, Size size, void (*init) (void *))
-{
-	char		path[MAXPGPATH];
-	dsm_segment *segment;
-
-	snprintf(path, sizeof(path), "%s/%s", PG_STAT_TMP_DIR, name);
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	segment = find_segment_of_file(path, size);
-	if (segment == NULL && init != NULL)
-	{
-		SegmentFile known = {0};
-		int			fd;
-
-		segment = dsm_create(size, 0);
-		init(dsm_segment_address(segment));
-		known.nonce = ((uint64 *) dsm_segment_address(segment))[1];
-		known.handle = dsm_segment_handle(segment);
-		fd = OpenTransientFile(path, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
-		errno = 0;
-		if (fd < 0 || write(fd, &known, sizeof(known)) != sizeof(known))
-		{
-			if (errno == 0)
-				errno = ENOSPC;
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not write file \"%s\": %m", path)));
-		}
-		CloseTransientFile(fd);
-		dsm_pin_segment(segment);
-	}
-	if (segment != NULL)
-		dsm_pin_mapping(segment);
-	LWLockRelease(AddinShmemInitLock);
-	return segment != NULL ? dsm_segment_address(segment) : NULL;
-}
-#endif
-
-/*
- * A piece of shared memory that every process finds by its name, and init has
- * prepared; init may be NULL for one that is there.  It lasts until the server
- * ends.
- *
- * It takes nothing of the server's main shared memory, where others may have used
- * up what is left, such as locks.  Before 17, a file says where it is; of one that
- * is left from before the server's start, the segment is gone, or another's.
- *
- * Errors: those of dsm_create(), and of writing the file.
- */
-#if PG_VERSION_NUM >= 190000
-static void
-init_named_segment(void *place, void *init)
-{
-	if (init != NULL)
-		((void (*) (void *)) init) (place);
-}
-#endif
-
-static void *
-named_segment(const char *name, Size size, void (*init) (void *))
-{
-#if PG_VERSION_NUM >= 190000
-	bool		found;
-
-	return GetNamedDSMSegment(name, size, init_named_segment, &found, init);
-#elif PG_VERSION_NUM >= 170000
-	bool		found;
-
-	return GetNamedDSMSegment(name, size, init, &found);
-#else
-	return segment_by_file(name, size, init);
-#endif
-}
-
-static int
-new_lock_tranche(const char *name)
-{
-#if PG_VERSION_NUM >= 190000
-	return LWLockNewTrancheId(name);
-#else
-	return LWLockNewTrancheId();
-#endif
-}
-
-/* Have this process know a tranche's name. */
-static void
-register_lock_tranche(int tranche, const char *name)
-{
-#if PG_VERSION_NUM < 190000
-	LWLockRegisterTranche(tranche, name);
-#endif
-}
-
-/*
- * How often has a library been loaded into this process?  Where the system does
- * not count that, another number each time.
- */
-#if defined(__linux__) || defined(__FreeBSD__)
-static int
-read_load_count(struct dl_phdr_info *info, size_t size, void *count)
-{
-	*(uint64 *) count = info->dlpi_adds;
-	return 1;
-}
-#endif
-
-static uint64
-count_loads(void)
-{
-	static uint64 count = 0;
-
-#if defined(__linux__) || defined(__FreeBSD__)
-	(void) dl_iterate_phdr(read_load_count, &count);
-#else
-	count++;
-#endif
-	return count;
-}
-
-/* ----------------------------------------------------------------
- *		What launcher and worker share
+ *		What processes share
  * ----------------------------------------------------------------
  */
 
@@ -941,6 +586,966 @@ typedef struct DoneFrame
 PGDLLEXPORT void _PG_init(void);
 PGDLLEXPORT void pg_background_worker_main(Datum main_arg);
 
+#define SERVER_MAJOR		(PG_VERSION_NUM / 10000)
+
+/*
+ * The flag by which a background worker can connect as a role that has no LOGIN
+ * attribute.  Where there is none, see "hold_user" in Request.
+ */
+#if PG_VERSION_NUM >= 170000
+#define BYPASS_LOGIN_CHECK	BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define BYPASS_LOGIN_CHECK	0
+#endif
+
+/* What the server numbers its caches of catalogs by */
+#if PG_VERSION_NUM >= 190000
+typedef SysCacheIdentifier CatalogCache;
+#else
+typedef int CatalogCache;
+#endif
+
+/*
+ * A short look at a queue, before sleeping: waking a sleeping process costs
+ * ten times what a small job costs.  Whether it is worth it is told by how long
+ * the last waits took, and by whether the last looks were in vain: after each
+ * such one, twice as many are left out, since where processors are scarce, to
+ * look is what makes the wait long.
+ *
+ * A worker looks for a quarter of the time only: while its launcher does other
+ * things, it would be in the way.
+ */
+typedef struct LookHistory
+{
+	int			average;		/* of the waits, microseconds */
+	int			leave_out;		/* how many looks to leave out after one in vain */
+	int			left;			/* how many of them are still to be left out */
+} LookHistory;
+
+typedef struct Look
+{
+	LookHistory *history;
+	int			limit;			/* microseconds */
+	instr_time	start;
+	bool		begun;
+	bool		over;
+} Look;
+
+/* ----------------------------------------------------------------
+ *		What a process knows of the pool
+ * ----------------------------------------------------------------
+ */
+
+static Pool *pool = NULL;
+static dsa_area *pool_area = NULL;
+
+/*
+ * What this process is as a launcher.  Both are numbers that the pool counts up: one
+ * is the session's name, the other tells workers since when it knows who may log in.
+ */
+static uint64 my_session = 0;
+static uint64 my_login = 0;
+
+/* And as a worker: its place and its job, NULL where there is none */
+static WorkerStart my_start;
+static PoolWorker *me = NULL;
+static JobBody *my_body = NULL;
+
+/* PGPROC numbers of those to be woken when the lock is released */
+static int	to_wake[16];
+static int	nto_wake = 0;
+
+/* Which limit is in the way of another process? */
+typedef enum ProcessLimit
+{
+	LIMIT_NONE,
+	LIMIT_TOTAL,
+	LIMIT_ROLE,
+	LIMIT_SLOTS
+} ProcessLimit;
+
+/* Where a job stands with the pool */
+typedef enum Place
+{
+	PLACE_LINE,					/* its session waits until it has a worker */
+	PLACE_QUEUE,				/* nobody does */
+	PLACE_PROCESS,				/* its worker's process has to start, or to end
+								 * the job before */
+	PLACE_WORKER				/* it has begun, or is about to */
+} Place;
+
+/* Until when to wait for another job, 0 where that has not been decided */
+static TimestampTz idle_deadline = 0;
+
+/* See note_outdated() and hash_login(), and what that was when we logged in */
+static bool outdated = false;
+static bool database_changed = false;
+static uint32 login_hash;
+static uint32 database_hash;
+static uint32 user_hash;
+
+/* ----------------------------------------------------------------
+ *		What a worker knows of its job
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Frames that are still to be sent.  They are sent as one message, up to the
+ * size that was there when sending it began: a message that waits for room in
+ * the queue must be completed before the next, even where whatever made it
+ * has been canceled meanwhile.
+ */
+static StringInfoData output;
+static int	output_sending = 0;
+
+/* What makes up the output; allowed to grow in a critical section */
+static MemoryContext output_context;
+
+/* NULL where nobody listens, or hears it all in the end, see publish_output() */
+static shm_mq_handle *output_queue = NULL;
+static bool output_kept = false;
+
+/* Nobody has wanted rows or notices from the start, or there is no job. */
+static bool output_discard = true;
+
+/* Warnings of the job that is running */
+static WarningsFrame job_warnings;
+
+/*
+ * What the launcher's session is: its settings as they were last sent, and
+ * its users.  session_serialized is what this session's settings were when
+ * they had been made the same.
+ */
+static StringInfoData session_settings;
+static uint64 session_settings_id = 0;
+static uint64 last_session = 0;
+static StringInfoData session_serialized;
+static Oid	session_user_id;
+static Oid	session_role;
+
+/* The configuration was read again, and may differ from the launcher's. */
+static bool session_stale = false;
+
+static bool xact_started = false;
+
+/* See Request; and who we are without it */
+static Oid	hold_user = InvalidOid;
+static Oid	plain_user;
+
+/* The parameters of a job's only statement */
+typedef struct JobParams
+{
+	int			count;
+	int			used;			/* the highest number that the statement has */
+	Oid		   *types;
+	ParamListInfo list;
+} JobParams;
+
+/*
+ * pg_background.worker_timeout has passed.  Its number among the server's
+ * time-outs is known once it is registered.
+ */
+static TimeoutId job_timeout_id;
+static volatile sig_atomic_t job_timed_out = false;
+
+/* The channel that this process has mapped; NULL = none */
+static dsm_segment *my_channel = NULL;
+
+/* ----------------------------------------------------------------
+ *		What a session knows of its jobs
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * What rows come through: a segment of this session with a result queue.  A job
+ * that has rows for somebody has one while it runs; its worker maps it.
+ */
+typedef struct Channel
+{
+	dlist_node	node;			/* in free_channels */
+	dsm_segment *segment;
+	int32		queue_size;
+	shm_mq_handle *results;
+} Channel;
+
+/*
+ * What a job has said and nobody has read yet: frames, as they came.  They are
+ * in memory up to work_mem, and beyond that in a temporary file.
+ *
+ * A tuplestore will not do.  When the disk is full, or temp_file_limit is
+ * reached, it cannot be given up, since closing its file writes what is left;
+ * and it knows rows only, while notices can be as many.
+ */
+typedef struct Spool
+{
+	char	   *data;			/* the last frames, which are not in the file */
+	Size		size;
+	Size		room;
+	File		file;			/* 0 = none */
+	off_t		file_size;
+} Spool;
+
+/*
+ * A job, as its launcher knows it.  All of it lives in its context, but for
+ * the file of its spool.
+ *
+ * Code of the user can run while a job is in use, and may forget it: whoever
+ * holds a pointer to a job over such code, or over a launch, pins it.
+ */
+typedef struct Job
+{
+	int64		cookie;			/* hash key */
+	dlist_node	node;			/* in jobs, in the order of launch */
+	dlist_node	running_node;	/* in running_jobs, until it has ended */
+	MemoryContext context;
+	int			shared;			/* its number in the pool; -1 = none */
+	JobBody    *body;			/* NULL without one */
+	Size		size;			/* of its body and what comes with that */
+	Channel    *channel;		/* NULL where nobody reads its rows */
+	bool		running;		/* it is in running_jobs */
+	bool		counted;		/* it was launched */
+	bool		ended;			/* see job_has_ended() */
+	pid_t		pid;			/* of its worker, or its number before */
+	pid_t		previous_pid;	/* where another worker was to have it */
+	pid_t		number;			/* what its handle has for a PID */
+	Oid			user_id;
+	TimestampTz launched_at;
+	int32		queue_size;
+	char	   *sql;
+	char	   *label;			/* or NULL */
+	bool		is_v1;			/* its PID is its handle */
+	bool		submitted;		/* its result is never read */
+	bool		on_commit;
+	bool		has_handle;		/* its launcher will know a PID of it */
+	bool		over_memory;	/* it did not fit into the queue */
+	bool		cancel_requested;
+	bool		forgotten;		/* it has no handle any more */
+	bool		delivered;		/* nor has it while its result is delivered */
+	bool		being_read;
+	bool		consumed;		/* rows went to a reader that was interrupted */
+	int			pins;
+	bool		unused;			/* it is in unused_jobs */
+	dlist_node	unused_node;
+
+	/* What its worker is sent, and whom that connects as */
+	Request		request;
+	Oid			login_user;
+	uint32		connection_flags;
+	StringInfoData params;
+	SubTransactionId subxact;	/* whose commit it waits for */
+
+	/* The message that is being taken apart, and how far we are */
+	char	   *message;
+	Size		message_size;
+	Size		message_pos;
+	bool		output_taken;	/* the last one, which is in the body */
+
+	/* Learnt from the stream */
+	bool		canceled;
+	uint64		end_number;		/* the order in which jobs ended, from 1 */
+	int64		execution;		/* microseconds */
+	bool		deadlocked;		/* it was canceled for that */
+	int			ncommands;
+	char		command_tag[COMPLETION_TAG_BUFSIZE];	/* of the last command */
+	int64		row_count;
+	int			progress_pct;	/* -1 = it has said nothing */
+	char		progress_msg[PROGRESS_SIZE];
+	int64		warnings;
+	char	   *last_warning;
+	TupleDesc	desc;			/* of the last rows, NULL where none came */
+	uint32	   *versions;		/* of its columns' types */
+	Spool		spool;
+	bool		lost;			/* what it says could not be kept */
+	int64		notices_raised;
+	ErrorData  *error;
+} Job;
+
+typedef struct JobEntry
+{
+	int64		cookie;
+	Job		   *job;
+} JobEntry;
+
+/* How many channels are kept for jobs to come */
+#define MAX_FREE_CHANNELS	4
+
+/* How long the postmaster may take to start a process, milliseconds */
+#define START_PATIENCE		60000
+
+static MemoryContext launcher_context = NULL;
+static HTAB *jobs_by_cookie = NULL;
+static dlist_head jobs = DLIST_STATIC_INIT(jobs);
+
+/* Those that have not ended, with a handle or without */
+static dlist_head running_jobs = DLIST_STATIC_INIT(running_jobs);
+
+static dlist_head free_channels = DLIST_STATIC_INIT(free_channels);
+static int	nfree_channels = 0;
+
+/* The worker that had the last job to end; -1 = none */
+static int	last_worker = -1;
+
+/*
+ * Submitted jobs that have ended, and whose handles nobody has used since, in
+ * the order in which they ended.
+ */
+static dlist_head unused_jobs = DLIST_STATIC_INIT(unused_jobs);
+static int	nunused_jobs = 0;
+
+/* Jobs that start when the transaction commits; they have no handle. */
+static dlist_head pending_jobs = DLIST_STATIC_INIT(pending_jobs);
+
+/* What became of the session's jobs; those that are in no other count run. */
+static struct
+{
+	int64		launched;
+	int64		completed;
+	int64		failed;
+	int64		canceled;
+	int64		timed_out;
+	int64		execution;		/* of the completed ones, microseconds */
+}			stats;
+
+/*
+ * The session's settings as a worker is sent them, and as they were
+ * serialized at that time, see refresh_settings(); and as its jobs share them.
+ */
+static StringInfoData settings;
+static StringInfoData settings_serialized;
+static uint64 settings_generation = 0;
+static dsa_pointer shared_settings = InvalidDsaPointer;
+static uint64 shared_generation = 0;
+
+static uint32 launch_wait_event = 0;
+static uint32 job_wait_event = 0;
+static uint32 send_wait_event = 0;
+static uint32 request_wait_event = 0;
+
+/*
+ * A number that nobody can guess.  They are fetched some at a time, which is
+ * much cheaper.
+ *
+ * Errors: XX000 where there are none to be had.
+ */
+static int64
+strong_random(void)
+{
+	static int64 numbers[32];
+	static int	left = 0;
+
+	if (left == 0)
+	{
+		if (!pg_strong_random(numbers, sizeof(numbers)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random numbers")));
+		left = lengthof(numbers);
+	}
+	return numbers[--left];
+}
+
+/*
+ * Copy a text for display, cut to so many bytes, on a character boundary and
+ * with "..." at its end where it is longer.
+ */
+static char *
+clip_text(const char *text, int limit)
+{
+	int			len = strlen(text);
+
+	if (len <= limit)
+		return pstrdup(text);
+	len = pg_mbcliplen(text, len, limit - 3);
+	return psprintf("%.*s...", len, text);
+}
+
+/* Errors that need no memory */
+static ErrorData out_of_memory_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_OUT_OF_MEMORY,
+	.message = "out of memory",
+	.detail = "What the background job said could not be taken over. What it has committed stays."
+};
+static ErrorData deadlock_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED,
+	.message = "deadlock detected",
+	.detail = "The background job waited for a lock that its session held, and the session waited for the job."
+};
+/* That of a job that was canceled before it began, or has no handle */
+static ErrorData unread_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_QUERY_CANCELED,
+	.message = "canceling statement due to user request"
+};
+static ErrorData replaced_error = {
+	.elevel = ERROR,
+	.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+	.message = "pg_background was replaced while the session was open",
+	.hint = "Reconnect to use the new version."
+};
+
+/*
+ * Reading a spool from its beginning.  What it has of the file is a piece of
+ * some size, longer where a frame is; a row that was sent in parts is put
+ * together.
+ */
+typedef struct SpoolScan
+{
+	Spool	   *spool;
+	MemoryContext context;
+	off_t		pos;			/* of the next frame */
+	char	   *block;
+	off_t		block_pos;
+	Size		block_size;
+	char	   *part;			/* a large row, as far as it was read */
+	Size		part_size;
+	bool		part_complete;
+
+	/* What was read last */
+	uint32		kind;
+	char	   *data;
+	Size		size;
+} SpoolScan;
+
+/* What a caller says of the job that he launches */
+typedef struct JobSpec
+{
+	text	   *sql;
+	int32		queue_size;		/* 0 = pg_background.default_queue_size */
+	text	   *label;			/* or NULL */
+	bool		is_v1;
+	bool		since_2;		/* by an interface of 2.0 or later */
+	bool		submitted;
+	bool		on_commit;
+	int			nparams;
+	StringInfo	params;			/* see Request */
+} JobSpec;
+
+/* How much a launch does before it returns */
+typedef enum LaunchMode
+{
+	LAUNCH_BEGIN,				/* the job has a worker, whose PID is known */
+	LAUNCH_RUN,					/* the same, but nobody asks for the PID at once */
+	LAUNCH_SUBMIT,				/* it has one, or is in a queue that has some */
+	LAUNCH_QUEUE				/* it is in its queue, whatever there is */
+} LaunchMode;
+
+/* Reading a job's result into a caller's tuplestore */
+typedef struct Reader
+{
+	Job		   *job;
+	SpoolScan	scan;
+	TupleDesc	expected;
+	Tuplestorestate *store;
+	MemoryContext notice_context;
+	bool		matches;		/* the rows at hand are what is expected */
+	int64		notices;		/* how many we have come across */
+} Reader;
+
+/* The query that a result was delivered to */
+typedef struct Delivery
+{
+	MemoryContextCallback callback;
+	Job		   *job;
+} Delivery;
+
+/* A handle that a caller gives */
+typedef struct Handle
+{
+	int32		pid;
+	int64		cookie;
+	bool		isnull;
+} Handle;
+
+/* The objects of a result, one by one */
+typedef struct JsonbReader
+{
+	Job		   *job;
+	ReturnSetInfo *rsinfo;
+	MemoryContext row_context;
+	TupleTableSlot *slot;		/* of the rows at hand */
+} JsonbReader;
+
+/* One call of pg_background_run_all() */
+typedef struct RunAll
+{
+	text	  **commands;
+	int			ncommands;
+	int			concurrency;
+	bool		stop_on_error;
+	bool		raise_error;
+
+	/* Where the outcomes go: a set, or an array of this type */
+	ReturnSetInfo *rsinfo;
+	Oid			outcome_type;
+	Datum		outcomes;
+
+	Job		  **jobs;			/* of each command, NULL before it is launched */
+	int64	   *elapsed;		/* milliseconds */
+	int			next;			/* the first command that is not launched */
+	bool		stopped;
+	int			nfailed;
+	int			first_failed;	/* which command, where there is one */
+
+	/* Those that have not ended, and which commands they are */
+	Job		  **running;
+	int		   *numbers;
+	int			nrunning;
+} RunAll;
+
+/* ----------------------------------------------------------------
+ *		Prototypes
+ * ----------------------------------------------------------------
+ */
+
+/* What processes share */
+static Size frame_space(Size size);
+
+/* What a session knows of its jobs */
+static int64 strong_random(void);
+static char *clip_text(const char *text, int limit);
+
+/* Settings of this extension */
+static bool many_processors(void);
+static int look_elapsed(Look *look);
+static bool look_again(Look *look);
+static void look_ended(Look *look);
+
+/* The wire: frames sent */
+static bool is_output_wanted(void);
+static bool enlarge_output_without_error(Size space);
+static char *append_frame(FrameKind kind, Size size);
+static bool send_output(bool wait, bool flush);
+static void output_comm_reset(void);
+static int output_flush(void);
+static bool output_is_send_pending(void);
+static const char *message_field(const char *body, size_t size, char code);
+static void note_warning(const char *body, size_t size);
+static void convert_notice(StringInfo notice, const char *body);
+static int output_putmessage(char type, const char *body, size_t size);
+static void output_putmessage_noblock(char type, const char *body,
+									  size_t size);
+static void report_unconverted(void);
+static void before_logging(ErrorData *error);
+static void publish_output(void);
+static void leave_last_words(void);
+
+/* The wire: rows sent */
+static bool is_temporary_type(Oid type);
+static void receiver_startup(DestReceiver *self, int operation,
+							 TupleDesc desc);
+static MinimalTuple fetch_flat_tuple(TupleTableSlot *slot, bool *copied);
+static bool receiver_receive(TupleTableSlot *slot, DestReceiver *self);
+static void receiver_shutdown(DestReceiver *self);
+
+/* The wire: frames taken */
+static void use_job(Job *job);
+static void give_up_queue(Job *job);
+static void forget_unlaunched_job(Job *job);
+static void uncount_job(Job *job);
+static void forget_job(Job *job);
+static void forget_unused_jobs(void);
+static void forget_all_jobs(void);
+static void drop_job_line(ErrorData *edata);
+static ErrorData *parse_message(char *data, Size size);
+static ErrorData *make_error(Job *job, int sqlerrcode, const char *message,
+							 const char *hint);
+static bool is_anonymous(Oid type);
+static bool type_exists(Oid type);
+static uint32 type_version(Oid type);
+static int find_mismatch(TupleDesc actual, uint32 *versions,
+						 TupleDesc expected);
+static void check_column_type(Form_pg_attribute attr);
+static void check_row_type(Job *job, TupleDesc expected);
+static void flush_spool(Spool *spool);
+static void add_to_spool(Job *job, const char *frames, Size size);
+static void begin_scan(SpoolScan *scan, Job *job);
+static char *scan_bytes(SpoolScan *scan, off_t pos, Size size);
+static void add_row_part(SpoolScan *scan);
+static bool next_frame(SpoolScan *scan);
+static void trim_spool(SpoolScan *scan);
+static void parse_row_description(char *data, Size size, TupleDesc *desc,
+								  uint32 **versions);
+static bool is_result_frame(uint32 kind);
+static bool take_frame(Job *job, uint32 kind, char *data, Size size);
+static void blame_job(Job *job);
+static DoneFrame *take_frames(Job *job);
+static bool is_canceled(Job *job);
+static void count_job(Job *job);
+static ErrorData *unsaid_error(Job *job, JobState state);
+static void job_lost(Job *job);
+static shm_mq_result take_message(Job *job, DoneFrame *volatile *done);
+static bool pump_job(Job *job);
+static bool pump_jobs(void);
+static void catch_up(void);
+
+/* The wire: settings collected */
+static bool is_shared_setting(struct config_generic *record);
+static void collect_settings(StringInfo settings);
+static bool settings_changed(StringInfo serialized);
+static void refresh_settings(void);
+
+/* The wire: settings and users restored */
+static int set_settings(char *settings, Size size, int elevel,
+						int placeholder_elevel);
+static void restore_settings(char *settings, Size size, int warning_level);
+static void set_user(const char *setting, Oid user);
+static void adopt_session(bool settings_too, int warning_level);
+static void show_label(void);
+static void take_session(Request *request);
+
+/* The pool */
+static const char *library_name(void);
+static Size pool_size(void);
+static const char *pool_name(void);
+static void init_pool(void *place);
+static void attach_pool(void);
+static void lock_pool(void);
+static void wake_later(int procno);
+static void unlock_pool(void);
+static JobBody *body_of(SharedJob *job);
+static JobState shared_state(int number);
+static void set_shared_state(int number, JobState state);
+static WorkerState worker_state(PoolWorker *worker);
+static int worker_number(PoolWorker *worker);
+static void drop_settings(dsa_pointer pointer);
+static void free_body(dsa_pointer pointer);
+static bool is_kind_needed(int number);
+static void free_kind(int number);
+static void free_kind_if_unneeded(int number);
+static int free_kind_number(void);
+static int get_kind(Oid database, Oid login_user, uint32 connection_flags,
+					uint64 session);
+static PoolCounters *counters_of(int kind);
+static void enqueue_job(int number, bool first);
+static void dequeue_job(int number);
+static void discharge_job(SharedJob *job);
+static dsa_pointer free_shared_job(int number);
+static bool may_begin(SharedJob *job);
+static bool is_excluded(SharedJob *job, pid_t pid);
+static void unlist_idle(PoolWorker *worker);
+static void list_idle(PoolWorker *worker);
+static void make_leave(PoolWorker *worker);
+static PoolWorker *find_idle_worker(SharedJob *job);
+static void assign_job(int number, PoolWorker *worker);
+static ProcessLimit find_limit(Kind *kind);
+static void abandon_worker(PoolWorker *worker);
+static int free_place(void);
+static PoolWorker *make_place(int number, int kind);
+static ProcessLimit start_process(int kind_number, int job);
+static void make_room(int kind_number, ProcessLimit limit);
+static bool is_slot_likely(Kind *kind);
+static bool is_ending_job(PoolWorker *worker, SharedJob *job);
+static bool is_worker_ending_job(SharedJob *job);
+static bool is_any_ending_job(SharedJob *job);
+static ProcessLimit dispatch(int kind_number);
+static int64 first_ticket(Kind *kind);
+static bool should_make_way(Kind *kind);
+static void wake_starving(void);
+static int idle_share(void);
+static int take_queued_job(PoolWorker *worker);
+
+/* The worker: main loop */
+static void tell_session_of_1_x(dsm_handle handle);
+static void tell_replaced(Datum main_arg);
+static void init_output(void);
+static void connect_to_database(void);
+
+/* The worker: its place in the pool */
+static void note_outdated(Datum arg, CatalogCache cache, uint32 hash);
+static uint32 hash_login(void);
+static bool is_outdated(int number);
+static bool is_database_wanted(void);
+static int most_idle(Request *request);
+static void find_work(bool stays, int most, int timeout);
+static void finish_job(bool failed, bool canceled, int64 run_time, bool stays);
+static void give_back_job(void);
+static bool try_to_leave(bool must);
+static int find_deserted_kind(int patience);
+static int leave_work(void);
+static bool is_shutting_down(void);
+static int count_dropped_jobs(void);
+static bool is_kind_locked_out(Kind *kind);
+static void fail_queue(Kind *kind);
+static bool is_untouched(int job);
+static void leave_pool(int code, Datum arg);
+static bool take_place(void);
+static bool is_slot_wanted(void);
+static bool serve_interrupts(void);
+static bool wait_for_work(void);
+static void begin_job(void);
+static void enter_service(void);
+
+/* The worker: running a job */
+static void start_xact_command(void);
+static void finish_xact_command(void);
+static bool is_logged_statement(List *parsetrees);
+static bool is_transaction_exit(Node *stmt);
+static void check_statement(Node *stmt);
+static Node *param_hook(ParseState *pstate, ParamRef *ref);
+static void setup_param_hook(ParseState *pstate, void *arg);
+static void check_params_used(JobParams *params);
+static JobParams *restore_params(Request *request, char *data);
+static void forget_statements(void);
+static CachedPlanSource *find_statement(const char *sql, JobParams *params);
+static CachedPlanSource *keep_statement(CachedPlanSource *source,
+										List *queries, JobParams *params);
+static void send_command(QueryCompletion *qc, bool is_last);
+static List *plan_statement(RawStmt *parsetree, const char *sql,
+							JobParams *params, CachedPlan **cached);
+static void run_statement(RawStmt *parsetree, const char *sql,
+						  JobParams *params, bool is_last,
+						  bool implicit_block);
+static void run_string(const char *sql, JobParams *params);
+static void handle_job_timeout(void);
+static void replace_timeout_error(void);
+static bool recover_from_error(void);
+static bool has_temp_namespace(void);
+static bool is_user_consistent(void);
+static bool keeps_connections(void);
+static bool can_be_reset(void);
+static void hide_held_job(void);
+static void run_job(void);
+static void reseed_random(void);
+static void reset_session(void);
+
+/* The worker: whose job it is, in the server log */
+static void make_job_line(void);
+static void begin_job_line(Oid user);
+static void complete_job_line(Oid user);
+static void add_job_line(void *arg);
+
+/* The launcher: jobs in the pool */
+static void read_job_info(JobBody *body, JobInfo *info);
+static void note_worker(Job *job, pid_t pid);
+static void keep_progress(Job *job);
+static void drop_spool(Spool *spool);
+static void free_forgotten_job(Job *job);
+static void pin_job(Job *job);
+static void unpin_job(Job *job);
+static Channel *get_channel(int32 queue_size);
+static void drop_channel(Channel *channel);
+static void open_channel(Channel *channel);
+static void release_channel(Job *job);
+static void release_shared_job(Job *job);
+static void end_job(Job *job);
+static bool job_has_ended(Job *job);
+static dsa_pointer share_settings(void);
+static int excluded_pids(Job *job, int32 *pids);
+static bool shares_workers(Job *job);
+static void fill_body(Job *job, JobBody *body, const char *preview);
+static void enter_shared_job(Job *job, dsa_pointer body, Size size);
+static void publish_job(Job *job);
+static PoolWorker *worker_of(Job *job);
+static void signal_job(Job *job, int signal);
+static void wake_worker_of(Job *job);
+static void check_replaced(Job *job);
+static bool withdraw_job(Job *job);
+static void cancel_job(Job *job);
+static void leave_session(void);
+static void leave_as_launcher(int code, Datum arg);
+static bool can_log_in(Oid user);
+static Oid choose_user(Request *request, uint32 *connection_flags);
+
+/* The launcher: waiting */
+static List *waiting_sessions(void);
+static bool waits_for_us(pid_t pid);
+static List *awaited_processes(Job *job);
+static bool depends_on_us(Job *job);
+static bool is_deadlocked(Job *job);
+static void sleep_until(TimestampTz deadline, TimestampTz check_at,
+						uint32 event);
+static bool is_queued(Job *job);
+static Job *find_deadlock(Job **set, int njobs);
+static void raise_deadlock(Job *job);
+static Place place_of_worker(Job *job);
+static TimestampTz next_slot_retry(Kind *kind, int *retry);
+static Place look_for_worker(Job *job, ProcessLimit *limit,
+							 TimestampTz *retry_at, int *retry);
+static TimestampTz help_queued_jobs(Job **set, int njobs, int *retry);
+static void set_launcher_waits(Job **set, int njobs, bool waits);
+static bool wait_for_progress(Job **set, int njobs, TimestampTz deadline,
+							  bool deadlock_is_theirs);
+static TimestampTz deadline_after(int timeout);
+static bool wait_for_job(Job *job, TimestampTz deadline);
+
+/* The launcher: jobs */
+static void check_not_parallel(void);
+static void watch_logins(SyscacheCallbackFunction callback);
+static void note_login_change(Datum arg, CatalogCache cache, uint32 hash);
+static void init_launcher(void);
+static int64 make_cookie(void);
+static Job *make_job(JobSpec *spec);
+static void enter_job(Job *job);
+static void drop_stale_jobs(Job *job);
+static bool charge_job(Job *job);
+static Place place_job(Job *job, LaunchMode mode);
+static void queue_full_error(void);
+static void no_worker_error(Job *job, Place place, ProcessLimit limit);
+static void wait_for_turn(Job *job, bool tell);
+static void number_job(Job *job);
+static Job *launch_job(JobSpec *spec, LaunchMode mode);
+static void raise_message(Job *job, ErrorData *message);
+
+/* The launcher: jobs that start when the transaction commits */
+static void forget_pending_jobs(SubTransactionId subxact);
+static void wait_for_memory(Job *job);
+static bool has_worker(Job *job, ProcessLimit *limit);
+static void wait_for_worker(Job *job);
+static void prepare_pending_jobs(void);
+static void start_pending_jobs(void);
+static void pending_xact_callback(XactEvent event, void *arg);
+static void pending_subxact_callback(SubXactEvent event,
+									 SubTransactionId subxact,
+									 SubTransactionId parent, void *arg);
+static void launch_on_commit(JobSpec *spec);
+
+/* The launcher: what can be done with a job */
+static bool may_use_job(Job *job);
+static void check_job_user(Job *job);
+static Job *find_job_of_pid(int32 pid);
+static void note_read(Job *job);
+static bool was_read(int32 pid, int64 cookie);
+static void raise_unknown_job(int32 pid, int64 cookie);
+static Job *get_job_v1(int32 pid);
+static Job *find_job(int32 pid, int64 cookie);
+static Job *get_job_v2(int32 pid, int64 cookie);
+static const char *job_state(Job *job);
+static void end_with_grace(Job *job, TimestampTz deadline);
+static void put_row(Tuplestorestate *store, MinimalTuple row);
+static void raise_notice(Job *job, int64 number, SpoolScan *scan,
+						 MemoryContext context);
+static void read_frame(Reader *reader);
+static void read_tags(Reader *reader);
+static void read_spool(Reader *reader);
+static void check_complete(Job *job);
+static void read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline);
+
+/* How SQL calls us */
+static bool is_composite_of(Oid type, const char *columns);
+static bool is_string(Oid type);
+static bool is_type(Oid type, char letter);
+static bool is_row_of(TupleDesc desc, const char *columns);
+static bool is_result(Form_pg_proc proc, const char *result);
+static bool are_arguments(Form_pg_proc proc, const char *declaration);
+static void forget_checked_functions(Datum arg, CatalogCache cache,
+									 uint32 hash);
+static void forget_checked_types(Datum arg, Oid relation);
+static const char *declared_result(const char *declaration);
+static const char *find_declaration(Oid function,
+									const char *const *declarations);
+static const char *find_call(FunctionCallInfo fcinfo,
+							 const char *const *declarations);
+static ReturnSetInfo *begin_set(FunctionCallInfo fcinfo);
+static void raise_job_error(Job *job);
+static void check_readable(Job *job);
+static void end_delivery(void *arg);
+static void deliver_job(Job *job, ReturnSetInfo *rsinfo);
+static Datum return_result(FunctionCallInfo fcinfo, Job *job);
+static Datum make_composite(FunctionCallInfo fcinfo, const char *declaration,
+							Datum *values, bool *isnull);
+static Datum job_handle(FunctionCallInfo fcinfo, Job *job);
+static JobSpec launch_args(FunctionCallInfo fcinfo);
+static Handle read_handle(Datum value);
+static Handle handle_arg(FunctionCallInfo fcinfo, const char *declaration);
+static Job *job_arg(FunctionCallInfo fcinfo, const char *declaration);
+static int check_timeout(int32 timeout, const char *name);
+static int32 last_time(FunctionCallInfo fcinfo, const char *declaration);
+
+/* SQL functions */
+static Datum text_or_null(const char *string, bool *isnull);
+static void list_job(Job *job, ReturnSetInfo *rsinfo);
+
+/* SQL functions: outcomes */
+static Datum row_count(Job *job, bool *isnull);
+static Datum command_tag(Job *job, bool *isnull);
+static Datum job_sqlstate(Job *job, bool *isnull);
+static Datum job_message(Job *job, bool *isnull);
+static void job_outcome(Job *job, Datum *values, bool *isnull);
+static Job *look_up_job(int32 pid, int64 cookie);
+static void handle_outcome(Handle *handle, Datum *values, bool *isnull);
+static void outcome_arg(FunctionCallInfo fcinfo, const char *declaration,
+						Datum *values, bool *isnull);
+static Datum row_to_jsonb(Datum row);
+
+/* SQL functions: many jobs at once */
+static int forget_jobs(bool running_too);
+static void discard_all(void);
+static void run_utility(PlannedStmt *pstmt, const char *sql, bool keep_tree,
+						ProcessUtilityContext context, ParamListInfo params,
+						QueryEnvironment *environment, DestReceiver *receiver,
+						QueryCompletion *qc);
+static int cancel_jobs(text *pattern, int grace);
+static TimestampTz wait_limit(FunctionCallInfo fcinfo, int arg);
+static Handle *handle_args(FunctionCallInfo fcinfo, int arg, int *count);
+static Job *first_to_end(Job **set, int njobs);
+
+/* SQL functions: launch, wait and forget in one call */
+static void abandon_job(Job *job);
+static int64 elapsed_since_launch(Job *job);
+static Job *launch_and_wait(JobSpec *spec, TimestampTz deadline,
+							bool *timed_out);
+static Datum run_job_now(FunctionCallInfo fcinfo, const char *declaration,
+						 JobSpec *spec, TimestampTz deadline);
+static Datum query_job_now(FunctionCallInfo fcinfo, JobSpec *spec,
+						   TimestampTz deadline);
+static JobSpec run_args(FunctionCallInfo fcinfo);
+
+/* SQL functions: parameters */
+static void params_args(FunctionCallInfo fcinfo, const char *declaration,
+						JobSpec *spec);
+
+/* SQL functions: rows as jsonb */
+static TupleDesc jsonb_row_type(Job *job);
+static bool fill_slot(SpoolScan *scan, Job *job, TupleTableSlot *slot);
+static void read_jsonb(Job *job, ReturnSetInfo *rsinfo);
+static void raise_notices(Job *job);
+
+/* SQL functions: a list of commands */
+static void run_all_collect(RunAll *run);
+static void run_all_launch(RunAll *run);
+static void run_all_return(RunAll *run);
+static void run_all_array(RunAll *run);
+static void run_all_raise(RunAll *run);
+static void run_all_end(RunAll *run);
+static void run_all_stop(RunAll *run);
+static void run_all(RunAll *run);
+static void run_all_args(FunctionCallInfo fcinfo, RunAll *run);
+static void let_go_of_snapshots(FunctionCallInfo fcinfo);
+
+/* SQL functions: the pool */
+static void list_worker(PoolWorker *worker, Kind *kind, JobInfo *info,
+						JobState state, ReturnSetInfo *rsinfo);
+static void list_kind(int number, ReturnSetInfo *rsinfo);
+
+/* What depends on the server's version */
+static uint32 wait_event(uint32 *known, const char *name);
+static shm_mq_result send_nowait(shm_mq_handle *queue, shm_mq_iovec *iov,
+								 int iovcnt, bool flush);
+static struct config_generic **all_settings(int *count);
+static double real_setting(struct config_generic *record);
+static Oid setting_role(struct config_generic *record);
+static bool set_setting(const char *name, const char *value,
+						GucContext context, Oid role, int elevel);
+static void reserve_prefix(const char *prefix);
+static List *analyze_and_rewrite(RawStmt *parsetree, const char *sql,
+								 ParserSetupHook setup, void *arg);
+static int my_procno(void);
+static void forget_query_id(void);
+static void run_portal(Portal portal, DestReceiver *receiver,
+					   QueryCompletion *qc);
+static MinimalTuple form_minimal_tuple(TupleDesc desc, Datum *values,
+									   bool *isnull);
+static bool has_replication_origin(void);
+static void drop_temporary_slots(void);
+static void finish_tuple_desc(TupleDesc desc);
+static bool statement_timeout_applies(void);
+static void *named_segment(const char *name, Size size, void (*init) (void *));
+static int new_lock_tranche(const char *name);
+static void register_lock_tranche(int tranche, const char *name);
+static uint64 count_loads(void);
+
 /* ----------------------------------------------------------------
  *		Settings of this extension
  * ----------------------------------------------------------------
@@ -972,11 +1577,6 @@ static bool alters_logins = false;
 static bool logins_changed = false;
 
 static ProcessUtility_hook_type next_utility_hook = NULL;
-
-static void run_utility(PlannedStmt *pstmt, const char *sql, bool keep_tree,
-						ProcessUtilityContext context, ParamListInfo params,
-						QueryEnvironment *environment, DestReceiver *receiver,
-						QueryCompletion *qc);
 
 void
 _PG_init(void)
@@ -1046,32 +1646,6 @@ _PG_init(void)
 	next_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = run_utility;
 }
-
-/*
- * A short look at a queue, before sleeping: waking a sleeping process costs
- * ten times what a small job costs.  Whether it is worth it is told by how long
- * the last waits took, and by whether the last looks were in vain: after each
- * such one, twice as many are left out, since where processors are scarce, to
- * look is what makes the wait long.
- *
- * A worker looks for a quarter of the time only: while its launcher does other
- * things, it would be in the way.
- */
-typedef struct LookHistory
-{
-	int			average;		/* of the waits, microseconds */
-	int			leave_out;		/* how many looks to leave out after one in vain */
-	int			left;			/* how many of them are still to be left out */
-} LookHistory;
-
-typedef struct Look
-{
-	LookHistory *history;
-	int			limit;			/* microseconds */
-	instr_time	start;
-	bool		begun;
-	bool		over;
-} Look;
 
 /* Until we know better, it is a process that has to start. */
 static LookHistory launcher_looks = {.average = INT_MAX / 8};
@@ -1152,6 +1726,1696 @@ look_ended(Look *look)
 }
 
 /* ----------------------------------------------------------------
+ *		The wire: frames sent
+ * ----------------------------------------------------------------
+ */
+
+static bool
+is_output_wanted(void)
+{
+	return !output_discard && my_body != NULL &&
+		pg_atomic_read_u32(&my_body->discard) == 0;
+}
+
+/*
+ * Make room in the output where no error may be raised.  Returns false where
+ * there is no room to be had.
+ */
+static bool
+enlarge_output_without_error(Size space)
+{
+	Size		needed = output.len + space + 1;
+	Size		maxlen = Max(needed, 2 * (Size) output.maxlen);
+	char	   *data;
+
+	if (needed <= output.maxlen)
+		return true;
+	if (maxlen > MaxAllocSize)
+		return false;
+	data = MemoryContextAllocExtended(output_context, maxlen,
+									  MCXT_ALLOC_NO_OOM);
+	if (data == NULL)
+		return false;
+	memcpy(data, output.data, output.len);
+	pfree(output.data);
+	output.data = data;
+	output.maxlen = maxlen;
+	return true;
+}
+
+/*
+ * Add a frame to the output, and return where its data go.
+ */
+static char *
+append_frame(FrameKind kind, Size size)
+{
+	FrameHeader header;
+	char	   *start;
+
+	enlargeStringInfo(&output, frame_space(size));
+	start = output.data + output.len;
+	memset(start, 0, FRAME_HEADER_SIZE);
+	header.size = size;
+	header.kind = kind;
+	memcpy(start, &header, sizeof(header));
+	output.len += frame_space(size);
+	return start + FRAME_HEADER_SIZE;
+}
+
+/*
+ * Send the output.  Where the queue is full: without wait, leave the rest for
+ * later and return false; with wait, sleep until the launcher has made room.
+ * flush says to let the launcher know at once.
+ *
+ * Whatever interrupts us finds the output in order.
+ */
+static bool
+send_output(bool wait, bool flush)
+{
+	while (output_queue != NULL && output.len > 0)
+	{
+		shm_mq_iovec iov;
+
+		if (output_sending == 0)
+			output_sending = output.len;
+		iov.data = output.data;
+		iov.len = output_sending;
+		switch (send_nowait(output_queue, &iov, 1, flush))
+		{
+			case SHM_MQ_SUCCESS:
+				output.len -= output_sending;
+				memmove(output.data, output.data + output_sending, output.len);
+				output_sending = 0;
+				continue;
+			case SHM_MQ_DETACHED:
+				output_queue = NULL;
+				continue;
+			case SHM_MQ_WOULD_BLOCK:
+				break;
+		}
+		if (my_body == NULL ||
+			pg_atomic_read_u32(&my_body->discard) == DROP_ALL)
+		{
+			/* Nobody makes room any more. */
+			output_queue = NULL;
+			continue;
+		}
+		if (!wait)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
+						 wait_event(&send_wait_event, "PgBackgroundSend"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (output_queue == NULL && !output_kept)
+		resetStringInfo(&output);
+	return true;
+}
+
+/*
+ * The server's elog.c hands us its protocol messages for errors and notices
+ * through these, in place of a socket.
+ *
+ * pq_redirect_to_shm_mq() would do that, too, but it gives up the queue when
+ * a message that waits for room is interrupted, and the error is lost.
+ */
+static void
+output_comm_reset(void)
+{
+}
+
+/* Called after each message; its sender must not be held up. */
+static int
+output_flush(void)
+{
+	(void) send_output(false, true);
+	return 0;
+}
+
+static bool
+output_is_send_pending(void)
+{
+	return output.len > 0;
+}
+
+/* A field of the server's protocol messages for errors and notices, or NULL */
+static const char *
+message_field(const char *body, size_t size, char code)
+{
+	const char *field = body;
+
+	while (field < body + size && field[0] != '\0')
+	{
+		if (field[0] == code)
+			return field + 1;
+		field += strlen(field) + 1;
+	}
+	return NULL;
+}
+
+/* Take note of a warning, which nobody may ever read. */
+static void
+note_warning(const char *body, size_t size)
+{
+	const char *severity = message_field(body, size, PG_DIAG_SEVERITY_NONLOCALIZED);
+	const char *message = message_field(body, size, PG_DIAG_MESSAGE_PRIMARY);
+
+	if (severity == NULL || message == NULL || strcmp(severity, "WARNING") != 0)
+		return;
+	job_warnings.count++;
+	strlcpy(job_warnings.last, message,
+			1 + pg_mbcliplen(message, strlen(message), LAST_ERROR_SIZE - 1));
+}
+
+/*
+ * Bring a notice into the database's encoding, where a job has set another for
+ * its client.  As any client's, its notices are in that by now.
+ *
+ * In a database without an encoding, and for a client without one, the server
+ * has converted nothing.
+ */
+static void
+convert_notice(StringInfo notice, const char *body)
+{
+	bool		converted = GetDatabaseEncoding() != PG_SQL_ASCII &&
+		pg_get_client_encoding() != PG_SQL_ASCII;
+
+	/* Fields are a letter and a string each, and another zero ends them. */
+	while (*body != '\0')
+	{
+		const char *text = body + 1;
+		Size		len = strlen(text);
+
+		appendStringInfoChar(notice, *body);
+		appendStringInfoString(notice, converted ?
+							   pg_client_to_server(text, len) : text);
+		appendStringInfoChar(notice, '\0');
+		body = text + len + 1;
+	}
+	appendStringInfoChar(notice, '\0');
+}
+
+static int
+output_putmessage(char type, const char *body, size_t size)
+{
+	FrameKind	kind = type == 'E' ? FRAME_ERROR : FRAME_NOTICE;
+	StringInfoData notice;
+
+	if ((type != 'E' && type != 'N') ||
+		(type == 'E' && me->connected &&
+		 (my_body == NULL || shared_state(me->job) == JOB_ENDED)))
+		return 0;
+
+	if (kind == FRAME_NOTICE &&
+		pg_get_client_encoding() != GetDatabaseEncoding())
+	{
+		/* A debugging message is not worth a PANIC. */
+		if (CritSectionCount > 0)
+			return 0;
+		initStringInfo(&notice);
+		convert_notice(&notice, body);
+		body = notice.data;
+		size = notice.len;
+	}
+	if (kind == FRAME_NOTICE)
+	{
+		note_warning(body, size);
+		if (!is_output_wanted())
+			return 0;
+	}
+
+	/*
+	 * Only a notice may wait for room, and only where that can be interrupted:
+	 * where there is an error, a transaction has to be aborted first.  Where it
+	 * cannot, as behind a commit, no notice is worth the PANIC that an error
+	 * would be.
+	 */
+	if (kind == FRAME_NOTICE)
+	{
+		if (InterruptHoldoffCount > 0 || CritSectionCount > 0)
+		{
+			if (!enlarge_output_without_error(frame_space(size)))
+				return 0;
+		}
+		else if (output.len > GATHER_SIZE)
+			(void) send_output(true, true);
+	}
+
+	memcpy(append_frame(kind, size), body, size);
+	return 0;
+}
+
+static void
+output_putmessage_noblock(char type, const char *body, size_t size)
+{
+	(void) output_putmessage(type, body, size);
+}
+
+static const PQcommMethods output_methods = {
+	.comm_reset = output_comm_reset,
+	.flush = output_flush,
+	.flush_if_writable = output_flush,
+	.is_send_pending = output_is_send_pending,
+	.putmessage = output_putmessage,
+	.putmessage_noblock = output_putmessage_noblock
+};
+
+/*
+ * An error goes to the launcher in the database's encoding: there may be no
+ * way to say it in what the job has made its client_encoding.
+ */
+static void
+report_unconverted(void)
+{
+	(void) SetClientEncoding(GetDatabaseEncoding());
+}
+
+/* Of one that ends the process, only the log's hook hears before the client. */
+static emit_log_hook_type next_emit_log_hook = NULL;
+static int	fatal_error = 0;
+
+static void
+before_logging(ErrorData *error)
+{
+	if (error->elevel >= FATAL)
+	{
+		fatal_error = error->sqlerrcode;
+		report_unconverted();
+	}
+	if (next_emit_log_hook != NULL)
+		next_emit_log_hook(error);
+}
+
+/*
+ * Leave what a job has said and could not send where its launcher finds it when the
+ * job is done.  Where there is no room for it, that is an error, or its error's
+ * SQLSTATE; nothing here fails.
+ */
+static void
+publish_output(void)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	volatile dsa_pointer pointer = InvalidDsaPointer;
+
+	debug_query_string = NULL;
+	if (output.len <= my_body->area_size)
+		memcpy(my_body->area, output.data, output.len);
+	else
+	{
+		PG_TRY();
+		{
+			pointer = dsa_allocate_extended(pool_area, output.len,
+											DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+			if (DsaPointerIsValid(pointer))
+				memcpy(dsa_get_address(pool_area, pointer), output.data,
+					   output.len);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(oldcontext);
+			FlushErrorState();
+			pointer = InvalidDsaPointer;
+		}
+		PG_END_TRY();
+		if (!DsaPointerIsValid(pointer))
+		{
+			my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
+			return;
+		}
+		my_body->output = pointer;
+	}
+	my_body->output_size = output.len;
+}
+
+/*
+ * The process ends with a job, which may not even have begun.  What is still to be
+ * sent, such as why, is left where it is found.
+ */
+static void
+leave_last_words(void)
+{
+	if (my_body == NULL)
+	{
+		my_body = body_of(&pool->jobs[me->job]);
+		output_queue = NULL;
+		output_kept = true;
+	}
+	(void) send_output(false, true);
+	if (output.len > 0)
+		publish_output();
+}
+
+/* ----------------------------------------------------------------
+ *		The wire: rows sent
+ * ----------------------------------------------------------------
+ */
+
+/* Does this type go with the session, as a temporary table's row type? */
+static bool
+is_temporary_type(Oid type)
+{
+	HeapTuple	tuple;
+	bool		result;
+
+	if (type < FirstNormalObjectId)
+		return false;
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	result = isAnyTempNamespace(((Form_pg_type) GETSTRUCT(tuple))->typnamespace);
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* Send a description of the rows that follow. */
+static void
+receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+	Size		size = desc->natts * (ATTRIBUTE_FIXED_PART_SIZE + sizeof(uint32));
+	char	   *data = palloc(Max(size, 1));
+	char	   *versions = data + desc->natts * ATTRIBUTE_FIXED_PART_SIZE;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = (Form_pg_attribute)
+			(data + i * ATTRIBUTE_FIXED_PART_SIZE);
+		uint32		version = 0;
+
+		memcpy(attr, TupleDescAttr(desc, i), ATTRIBUTE_FIXED_PART_SIZE);
+		if (is_temporary_type(attr->atttypid))
+			attr->atttypid = InvalidOid;
+		else
+			version = type_version(attr->atttypid);
+		memcpy(versions + i * sizeof(uint32), &version, sizeof(version));
+	}
+	memcpy(append_frame(FRAME_ROW_DESCRIPTION, size), data, size);
+	pfree(data);
+}
+
+/*
+ * Make a tuple that stands on its own: no value is kept elsewhere, since the
+ * snapshot that allows us to read it there will be gone.
+ *
+ * *copied says whether the tuple is the caller's to free.
+ */
+static MinimalTuple
+fetch_flat_tuple(TupleTableSlot *slot, bool *copied)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Datum	   *values = NULL;
+	MinimalTuple tuple;
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		if (attr->attlen != -1 || slot->tts_isnull[i] ||
+			!VARATT_IS_EXTERNAL(DatumGetPointer(slot->tts_values[i])))
+			continue;
+		if (values == NULL)
+		{
+			values = palloc(desc->natts * sizeof(Datum));
+			memcpy(values, slot->tts_values, desc->natts * sizeof(Datum));
+		}
+		values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
+	}
+
+	if (values == NULL)
+		return ExecFetchSlotMinimalTuple(slot, copied);
+
+	tuple = form_minimal_tuple(desc, values, slot->tts_isnull);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (values[i] != slot->tts_values[i])
+			pfree(DatumGetPointer(values[i]));
+	}
+	pfree(values);
+	*copied = true;
+	return tuple;
+}
+
+/*
+ * Send a row.  One that is larger than what we gather goes in parts, so that
+ * no frame is left half sent when sending it is interrupted.
+ */
+static bool
+receiver_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	bool		copied;
+	MinimalTuple tuple;
+	Size		size;
+	char	   *rest;
+
+	if (!is_output_wanted())
+		return true;
+	tuple = fetch_flat_tuple(slot, &copied);
+	size = tuple->t_len;
+	rest = (char *) tuple;
+
+	if (output.len > 0 && output.len + frame_space(size) > GATHER_SIZE)
+		(void) send_output(true, false);
+
+	while (frame_space(size) > GATHER_SIZE)
+	{
+		Size		part = GATHER_SIZE - FRAME_HEADER_SIZE;
+
+		memcpy(append_frame(FRAME_ROW_PART, part), rest, part);
+		rest += part;
+		size -= part;
+		(void) send_output(true, false);
+	}
+	memcpy(append_frame(FRAME_ROW, size), rest, size);
+
+	if (copied)
+		pfree(tuple);
+	return true;
+}
+
+static void
+receiver_shutdown(DestReceiver *self)
+{
+}
+
+static DestReceiver row_receiver = {
+	.receiveSlot = receiver_receive,
+	.rStartup = receiver_startup,
+	.rShutdown = receiver_shutdown,
+	.rDestroy = receiver_shutdown,
+	.mydest = DestTupleQueue
+};
+
+/* ----------------------------------------------------------------
+ *		The wire: frames taken
+ * ----------------------------------------------------------------
+ */
+
+/* Somebody still cares for a submitted job that has ended. */
+static void
+use_job(Job *job)
+{
+	if (!job->unused)
+		return;
+	dlist_delete(&job->unused_node);
+	job->unused = false;
+	nunused_jobs--;
+}
+
+/* Of a job that may still write to it, the queue is given up. */
+static void
+give_up_queue(Job *job)
+{
+	if (job->channel == NULL)
+		return;
+	pg_atomic_write_u32(&job->body->discard, DROP_ALL);
+	drop_channel(job->channel);
+	job->channel = NULL;
+}
+
+/*
+ * Forget a job that was not launched, since launching it has failed: it must not
+ * run, or not go on.
+ */
+static void
+forget_unlaunched_job(Job *job)
+{
+	if (job->shared >= 0)
+	{
+		if (!withdraw_job(job) && shared_state(job->shared) != JOB_PREPARED)
+		{
+			pg_atomic_write_u32(&job->body->canceled, 1);
+			signal_job(job, SIGINT);
+			give_up_queue(job);
+		}
+		release_shared_job(job);
+	}
+	release_channel(job);
+	if (job->running)
+		dlist_delete(&job->running_node);
+	job->ended = true;
+	free_forgotten_job(job);
+}
+
+/* A job has no handle any more: it no longer keeps others from beginning. */
+static void
+uncount_job(Job *job)
+{
+	SharedJob  *shared = &pool->jobs[job->shared];
+	int			limit = shared->max_workers;
+
+	shared->max_workers = 0;
+	if (pool->nworkers - pool->nidle < limit)
+		return;
+	lock_pool();
+	(void) dispatch(shared->kind);
+	unlock_pool();
+}
+
+/*
+ * Forget a job.  Where it was launched it goes on to its end, which is noticed,
+ * but nothing that it says is kept.
+ *
+ * Its worker may be waiting for room in its queue, with a message half sent.
+ * It is told to say no more, is given room for what it is just saying, and
+ * gives up the queue only if that is not enough.
+ */
+static void
+forget_job(Job *job)
+{
+	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
+	dlist_delete(&job->node);
+	use_job(job);
+	job->forgotten = true;
+
+	if (job->ended)
+	{
+		free_forgotten_job(job);
+		return;
+	}
+	if (!job->counted)
+	{
+		forget_unlaunched_job(job);
+		return;
+	}
+
+	uncount_job(job);
+
+	/*
+	 * One that is canceled is not used again.  We may be handling an error here,
+	 * which is no place to find another one.
+	 */
+	pg_atomic_write_u32(&job->body->discard, DROP_NEW);
+	pin_job(job);
+	while (!job->ended && !job->cancel_requested && pump_job(job))
+		;
+	if (!job->ended)
+	{
+		pg_atomic_write_u32(&job->body->discard, DROP_ALL);
+		wake_worker_of(job);
+	}
+	unpin_job(job);
+}
+
+/*
+ * Forget those submitted jobs that ended first of those that nobody has asked
+ * for since, until there are no more than MAX_UNUSED_JOBS.
+ */
+static void
+forget_unused_jobs(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &unused_jobs)
+	{
+		Job		   *job = dlist_container(Job, unused_node, iter.cur);
+
+		if (nunused_jobs <= MAX_UNUSED_JOBS)
+			break;
+		if (job->pins == 0)
+			forget_job(job);
+	}
+}
+
+/*
+ * Forget all jobs of the session, and those of which it has known without a
+ * handle.  They go on.
+ */
+static void
+forget_all_jobs(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &jobs)
+		forget_job(dlist_container(Job, node, iter.cur));
+	dlist_foreach_modify(iter, &running_jobs)
+	{
+		Job		   *job = dlist_container(Job, running_node, iter.cur);
+
+		give_up_queue(job);
+		end_job(job);
+	}
+	leave_session();
+}
+
+/*
+ * Take the line that tells the job from the end of a message's context: who
+ * reads the message knows which job he has launched.
+ */
+static void
+drop_job_line(ErrorData *edata)
+{
+	char	   *end;
+	char	   *line;
+
+	if (edata->context == NULL)
+		return;
+	end = strrchr(edata->context, '\n');
+	line = end != NULL ? end + 1 : edata->context;
+	if (strncmp(line, JOB_LINE_START, strlen(JOB_LINE_START)) != 0)
+		return;
+	if (end != NULL)
+		*end = '\0';
+	else
+	{
+		pfree(edata->context);
+		edata->context = NULL;
+	}
+}
+
+/*
+ * Take apart a protocol message that the server has made of an error or a
+ * notice.
+ */
+static ErrorData *
+parse_message(char *data, Size size)
+{
+	ErrorData  *edata = palloc0(sizeof(ErrorData));
+	StringInfoData msg;
+
+	initStringInfo(&msg);
+	appendBinaryStringInfo(&msg, data, size);
+	pq_parse_errornotice(&msg, edata);
+	pfree(msg.data);
+	drop_job_line(edata);
+	return edata;
+}
+
+/*
+ * Make an error that no message tells of.  Where there is no memory for it, that
+ * is the error: nothing here fails.
+ */
+static ErrorData *
+make_error(Job *job, int sqlerrcode, const char *message, const char *hint)
+{
+	typedef struct MadeError
+	{
+		ErrorData	edata;
+		char		message[LAST_ERROR_SIZE];
+		char		hint[LAST_ERROR_SIZE];
+	} MadeError;
+	MadeError  *made = MemoryContextAllocExtended(job->context,
+												  sizeof(MadeError),
+												  MCXT_ALLOC_NO_OOM |
+												  MCXT_ALLOC_ZERO);
+
+	if (made == NULL)
+		return &out_of_memory_error;
+	made->edata.elevel = ERROR;
+	made->edata.sqlerrcode = sqlerrcode;
+	made->edata.message = made->message;
+	strlcpy(made->message, message, LAST_ERROR_SIZE);
+	if (hint[0] != '\0')
+		made->edata.hint = made->hint;
+	strlcpy(made->hint, hint, LAST_ERROR_SIZE);
+	return &made->edata;
+}
+
+/* An anonymous record's type is known only to the session that made it. */
+static bool
+is_anonymous(Oid type)
+{
+	return type == RECORDOID || type == RECORDARRAYOID;
+}
+
+/* In the description of rows, a temporary type is InvalidOid. */
+static bool
+type_exists(Oid type)
+{
+	return OidIsValid(type) &&
+		(type < FirstNormalObjectId ||
+		 SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(type)));
+}
+
+/*
+ * A number for how values of a type are laid out, as far as ALTER TYPE can
+ * change that: 0 where it cannot, since no composite type is in it.
+ */
+static uint32
+type_version(Oid type)
+{
+	uint32		version = 0;
+	TupleDesc	desc;
+
+	/* What initdb has made stays as it is. */
+	if (type < FirstNormalObjectId)
+		return 0;
+	check_stack_depth();
+
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_DOMAIN:
+			return type_version(getBaseType(type));
+		case TYPTYPE_RANGE:
+			return type_version(get_range_subtype(type));
+		case TYPTYPE_MULTIRANGE:
+			return type_version(get_multirange_range(type));
+		case TYPTYPE_COMPOSITE:
+			break;
+		default:
+			type = get_element_type(type);
+			return OidIsValid(type) ? type_version(type) : 0;
+	}
+
+	desc = lookup_rowtype_tupdesc(type, -1);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		version = hash_combine(version, hash_uint32(attr->attisdropped));
+		version = hash_combine(version, hash_uint32(attr->attlen));
+		version = hash_combine(version, hash_uint32(attr->attalign));
+		version = hash_combine(version, hash_uint32(attr->atttypid));
+		if (OidIsValid(attr->atttypid))
+			version = hash_combine(version, type_version(attr->atttypid));
+	}
+	ReleaseTupleDesc(desc);
+	return Max(version, 1);
+}
+
+/*
+ * Compare the rows of a job with a caller's column definition list.  Returns
+ * the index of the first column that differs, -1 where there is none.
+ *
+ * As the server does where a function returns record, only the types are
+ * compared, not their modifiers.  A domain may be read as its base type.  A
+ * type that has been altered since is not the one that the rows are of.
+ */
+static int
+find_mismatch(TupleDesc actual, uint32 *versions, TupleDesc expected)
+{
+	for (int i = 0; i < actual->natts && i < expected->natts; i++)
+	{
+		Oid			type = TupleDescAttr(actual, i)->atttypid;
+		Oid			wanted = TupleDescAttr(expected, i)->atttypid;
+
+		if (is_anonymous(type) || !type_exists(type) ||
+			(type != wanted && getBaseType(type) != wanted) ||
+			type_version(wanted) != versions[i])
+			return i;
+	}
+	return actual->natts == expected->natts ? -1 :
+		Min(actual->natts, expected->natts);
+}
+
+/*
+ * Complain of a column that no caller can take, whatever he expects.
+ *
+ * Errors: 0A000.
+ */
+static void
+check_column_type(Form_pg_attribute attr)
+{
+	if (!type_exists(attr->atttypid))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of the remote query result is of a type that is gone",
+						NameStr(attr->attname)),
+				 errdetail("A temporary table's row type goes with the job."),
+				 errhint("Cast it to text or to a permanent composite type.")));
+	if (is_anonymous(attr->atttypid))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of the remote query result is an anonymous record",
+						NameStr(attr->attname)),
+				 errhint("Cast it to a named composite type.")));
+}
+
+/*
+ * Complain where the rows of a job are not what the caller expects.
+ *
+ * Errors: 42804, or 0A000 for a column that no caller can take.
+ */
+static void
+check_row_type(Job *job, TupleDesc expected)
+{
+	const char *message = "remote query result rowtype does not match the specified FROM clause rowtype";
+	TupleDesc	actual = job->desc;
+	int			column = find_mismatch(actual, job->versions, expected);
+	Form_pg_attribute attr;
+	Oid			wanted;
+
+	if (column < 0)
+		return;
+	attr = column < actual->natts ? TupleDescAttr(actual, column) : NULL;
+	if (attr != NULL)
+		check_column_type(attr);
+
+	if (actual->natts != expected->natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg_internal("%s", message),
+				 errdetail_plural("Returned row contains %d column, but the query expects %d.",
+								  "Returned row contains %d columns, but the query expects %d.",
+								  actual->natts,
+								  actual->natts, expected->natts)));
+
+	wanted = TupleDescAttr(expected, column)->atttypid;
+	if (attr->atttypid == wanted || getBaseType(attr->atttypid) == wanted)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg_internal("%s", message),
+				 errdetail("Type %s of column \"%s\" at position %d was altered after the job had begun.",
+						   format_type_be(wanted),
+						   NameStr(attr->attname), column + 1)));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg_internal("%s", message),
+			 errdetail("Column \"%s\" at position %d has type %s, but the query expects %s.",
+					   NameStr(attr->attname), column + 1,
+					   format_type_be(attr->atttypid),
+					   format_type_be(wanted))));
+}
+
+/*
+ * Move what a spool has in memory to its file.
+ *
+ * Errors: those of temporary files.  The spool can be dropped then, and no
+ * more.
+ */
+static void
+flush_spool(Spool *spool)
+{
+	Size		written = 0;
+
+	/* It outlives the transaction, so it is in the database's tablespace. */
+	if (spool->file <= 0)
+		spool->file = OpenTemporaryFile(true);
+	while (written < spool->size)
+	{
+		int			n;
+
+		errno = 0;
+		n = FileWrite(spool->file, spool->data + written,
+					  Min(spool->size - written, SPOOL_BLOCK),
+					  spool->file_size, WAIT_EVENT_BUFFILE_WRITE);
+		if (n <= 0)
+		{
+			if (errno == 0)
+				errno = ENOSPC;
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not write to file \"%s\": %m",
+							FilePathName(spool->file))));
+		}
+		written += n;
+		spool->file_size += n;
+	}
+	spool->size = 0;
+}
+
+/*
+ * Add some frames to a job's spool.
+ *
+ * Errors: those of flush_spool().
+ */
+static void
+add_to_spool(Job *job, const char *frames, Size size)
+{
+	Spool	   *spool = &job->spool;
+	Size		limit = spool->file > 0 ? SPOOL_BLOCK : work_mem * (Size) 1024;
+
+	if (spool->size > 0 && spool->size + size > limit)
+		flush_spool(spool);
+	if (spool->size + size > spool->room)
+	{
+		Size		room = Max(512, spool->size + size);
+
+		room = Max(room, Min(2 * spool->room, limit));
+		if (spool->data == NULL)
+			spool->data = MemoryContextAllocHuge(job->context, room);
+		else
+			spool->data = repalloc_huge(spool->data, room);
+		spool->room = room;
+	}
+	memcpy(spool->data + spool->size, frames, size);
+	spool->size += size;
+}
+
+/* Start at the beginning; what a scan allocates is in the current context. */
+static void
+begin_scan(SpoolScan *scan, Job *job)
+{
+	memset(scan, 0, sizeof(SpoolScan));
+	scan->spool = &job->spool;
+	scan->context = CurrentMemoryContext;
+}
+
+/*
+ * Have so many bytes of a spool at hand.
+ *
+ * Errors: those of reading a file.
+ */
+static char *
+scan_bytes(SpoolScan *scan, off_t pos, Size size)
+{
+	Spool	   *spool = scan->spool;
+	Size		length;
+
+	if (pos >= spool->file_size)
+		return spool->data + (pos - spool->file_size);
+	if (scan->block != NULL && pos >= scan->block_pos &&
+		pos + size <= scan->block_pos + scan->block_size)
+		return scan->block + (pos - scan->block_pos);
+
+	if (scan->block != NULL)
+		pfree(scan->block);
+	scan->block = NULL;
+	length = Min((off_t) Max(size, SPOOL_BLOCK), spool->file_size - pos);
+	scan->block = MemoryContextAllocHuge(scan->context, length);
+	scan->block_pos = pos;
+	scan->block_size = 0;
+	while (scan->block_size < length)
+	{
+		int			n = FileRead(spool->file, scan->block + scan->block_size,
+								 Min(length - scan->block_size, SPOOL_BLOCK),
+								 pos + scan->block_size,
+								 WAIT_EVENT_BUFFILE_READ);
+
+		if (n <= 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 n < 0 ? errmsg("could not read file \"%s\": %m",
+									FilePathName(spool->file)) :
+					 errmsg("could not read file \"%s\": unexpected end of file",
+							FilePathName(spool->file))));
+		scan->block_size += n;
+	}
+	return scan->block;
+}
+
+/* Add a part to the large row that is being read. */
+static void
+add_row_part(SpoolScan *scan)
+{
+	if (scan->part == NULL)
+	{
+		scan->part = MemoryContextAllocHuge(scan->context,
+											((MinimalTuple) scan->data)->t_len);
+		scan->part_size = 0;
+	}
+	if (scan->part_size > 0 &&
+		scan->part_size + scan->size > ((MinimalTuple) scan->part)->t_len)
+		elog(ERROR, "row is longer than it says");
+	memcpy(scan->part + scan->part_size, scan->data, scan->size);
+	scan->part_size += scan->size;
+}
+
+/* Read the next frame, or whole row.  Returns false at the end. */
+static bool
+next_frame(SpoolScan *scan)
+{
+	if (scan->part_complete)
+	{
+		pfree(scan->part);
+		scan->part = NULL;
+		scan->part_complete = false;
+	}
+
+	while (scan->pos < scan->spool->file_size + (off_t) scan->spool->size)
+	{
+		FrameHeader header;
+
+		memcpy(&header, scan_bytes(scan, scan->pos, FRAME_HEADER_SIZE),
+			   sizeof(header));
+		scan->kind = header.kind;
+		scan->size = header.size;
+		scan->data = scan_bytes(scan, scan->pos, frame_space(header.size)) +
+			FRAME_HEADER_SIZE;
+		scan->pos += frame_space(header.size);
+
+		if (scan->kind == FRAME_ROW_PART ||
+			(scan->kind == FRAME_ROW && scan->part != NULL))
+		{
+			add_row_part(scan);
+			if (scan->kind == FRAME_ROW_PART)
+				continue;
+			scan->data = scan->part;
+			scan->part_complete = true;
+		}
+		return true;
+	}
+	return false;
+}
+
+/* What was read will not be read again.  The scan goes on with what comes. */
+static void
+trim_spool(SpoolScan *scan)
+{
+	Spool	   *spool = scan->spool;
+
+	if (spool->file > 0)
+	{
+		FileClose(spool->file);
+		spool->file = 0;
+		spool->file_size = 0;
+	}
+	spool->size = 0;
+	scan->pos = 0;
+	scan->block_size = 0;
+}
+
+/* Take a description of rows apart. */
+static void
+parse_row_description(char *data, Size size, TupleDesc *desc, uint32 **versions)
+{
+	int			natts = size / (ATTRIBUTE_FIXED_PART_SIZE + sizeof(uint32));
+
+	*desc = CreateTemplateTupleDesc(natts);
+	for (int i = 0; i < natts; i++)
+		memcpy(TupleDescAttr(*desc, i), data + i * ATTRIBUTE_FIXED_PART_SIZE,
+			   ATTRIBUTE_FIXED_PART_SIZE);
+	finish_tuple_desc(*desc);
+	*versions = palloc(Max(natts, 1) * sizeof(uint32));
+	memcpy(*versions, data + natts * ATTRIBUTE_FIXED_PART_SIZE,
+		   natts * sizeof(uint32));
+}
+
+/* Is this a part of what whoever reads a result is to have? */
+static bool
+is_result_frame(uint32 kind)
+{
+	return kind == FRAME_ROW || kind == FRAME_ROW_PART ||
+		kind == FRAME_ROW_DESCRIPTION || kind == FRAME_COMMAND ||
+		kind == FRAME_NOTICE;
+}
+
+/*
+ * Take over from a frame what it says of the job.  Returns whether it is to be
+ * kept as it is, too, for whoever reads the result.
+ *
+ * Of a job without a handle, only how it ended counts.  Where a command gives
+ * more than one result (a rule can do that), the last one counts, as it does
+ * for clients that send a simple-query message.
+ */
+static bool
+take_frame(Job *job, uint32 kind, char *data, Size size)
+{
+	bool		kept = is_result_frame(kind) && !job->lost && !job->forgotten;
+	CommandFrame *command = (CommandFrame *) data;
+	WarningsFrame *warnings = (WarningsFrame *) data;
+
+	switch (kind)
+	{
+		case FRAME_ROW:
+		case FRAME_ROW_PART:
+		case FRAME_NOTICE:
+			break;
+		case FRAME_ROW_DESCRIPTION:
+			if (kept)
+				parse_row_description(data, size, &job->desc, &job->versions);
+			break;
+		case FRAME_COMMAND:
+			job->ncommands++;
+			job->row_count = command->row_count;
+			strlcpy(job->command_tag, command->tag, COMPLETION_TAG_BUFSIZE);
+			break;
+		case FRAME_WARNINGS:
+			job->warnings = warnings->count;
+			job->last_warning = pstrdup(warnings->last);
+			break;
+		case FRAME_ERROR:
+			job->error = job->forgotten ? &unread_error :
+				parse_message(data, size);
+			break;
+		default:
+			elog(ERROR, "unrecognized frame kind in result queue: %u", kind);
+	}
+	return kept;
+}
+
+/*
+ * Something that a job has said could not be taken over, for want of memory or
+ * disk space: the error that is being handled is that job's, and nobody
+ * else's.  What was kept of it goes, so that there is room again.
+ *
+ * There is no subtransaction, since nothing but memory and files was touched.
+ */
+static void
+blame_job(Job *job)
+{
+	ErrorData  *volatile error = &out_of_memory_error;
+
+	drop_spool(&job->spool);
+	job->lost = true;
+
+	MemoryContextSwitchTo(job->context);
+	PG_TRY();
+	{
+		error = CopyErrorData();
+		if (error->detail == NULL)
+			error->detail = out_of_memory_error.detail;
+	}
+	PG_CATCH();
+	{
+		/* There is not even memory for the error. */
+		error = &out_of_memory_error;
+	}
+	PG_END_TRY();
+	FlushErrorState();
+	if (job->error == NULL)
+		job->error = error;
+}
+
+/*
+ * Take over the frames of the message at hand, up to where the job is done.
+ * Returns what it then says, NULL where it is not.
+ */
+static DoneFrame *
+take_frames(Job *job)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
+	DoneFrame  *done = NULL;
+	char	   *kept = NULL;	/* the first of those that are to be kept */
+
+	while (done == NULL && job->message_pos < job->message_size)
+	{
+		char	   *frame = job->message + job->message_pos;
+		FrameHeader *header = (FrameHeader *) frame;
+		char	   *data = frame + FRAME_HEADER_SIZE;
+
+		if (kept != NULL && !is_result_frame(header->kind))
+		{
+			add_to_spool(job, kept, frame - kept);
+			kept = NULL;
+		}
+
+		/* Where it cannot be taken over, we go on with the one after. */
+		job->message_pos += frame_space(header->size);
+		if (header->kind == FRAME_DONE)
+			done = (DoneFrame *) data;
+		else if (take_frame(job, header->kind, data, header->size) &&
+				 kept == NULL)
+			kept = frame;
+	}
+	if (kept != NULL)
+		add_to_spool(job, kept, job->message + job->message_pos - kept);
+	MemoryContextSwitchTo(oldcontext);
+	return done;
+}
+
+/*
+ * Can a job be said to have been canceled?  By the time the grace has passed,
+ * it is the process that is ended.
+ */
+static bool
+is_canceled(Job *job)
+{
+	return job->canceled ||
+		(job->error != NULL && job->cancel_requested &&
+		 (job->error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		  job->error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN));
+}
+
+/* Count a job that has ended. */
+static void
+count_job(Job *job)
+{
+	static uint64 ended = 0;
+
+	/* Not one that was never launched */
+	if (!job->counted)
+		return;
+	job->end_number = ++ended;
+	if (job->submitted && !job->forgotten)
+	{
+		dlist_push_tail(&unused_jobs, &job->unused_node);
+		job->unused = true;
+		nunused_jobs++;
+	}
+	if (job->deadlocked && is_canceled(job))
+		job->error = &deadlock_error;
+	if (job->error == NULL)
+	{
+		stats.completed++;
+		stats.execution += job->execution;
+	}
+	else if (is_canceled(job))
+		stats.canceled++;
+	else
+		stats.failed++;
+}
+
+/* The error of a job that could not say what it was */
+static ErrorData *
+unsaid_error(Job *job, JobState state)
+{
+	char		message[LAST_ERROR_SIZE];
+
+	if (job->body->lost_error == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		return &replaced_error;
+	if (job->forgotten)
+		return job->cancel_requested ? &unread_error : NULL;
+	if (job->body->lost_error != 0)
+		return make_error(job, job->body->lost_error,
+						  "the background job failed, and there was no memory for its message",
+						  "More details may be available in the server log.");
+	if (state != JOB_LOST)
+		return NULL;
+	snprintf(message, sizeof(message),
+			 "lost connection to worker process with PID %d", (int) job->pid);
+	return make_error(job, ERRCODE_CONNECTION_FAILURE, message,
+					  "More details may be available in the server log.");
+}
+
+/*
+ * There is nothing more to come of a job that has not said that it is done.  It
+ * may have ended well, and only what it had still to say is lost.
+ */
+static void
+job_lost(Job *job)
+{
+	JobState	state = shared_state(job->shared);
+
+	keep_progress(job);
+	if (job->error == NULL)
+		job->error = unsaid_error(job, state);
+	if (job->error == NULL)
+		job->lost = true;
+	count_job(job);
+	end_job(job);
+}
+
+/*
+ * Receive a message, without waiting, and take it over.  *done is what the job
+ * then says of its end.
+ */
+static shm_mq_result
+take_message(Job *job, DoneFrame *volatile *done)
+{
+	if (job->message_pos >= job->message_size)
+	{
+		/* When it is done, all that it has said is there. */
+		bool		is_done = shared_state(job->shared) >= JOB_DONE;
+		Size		size = 0;
+		void	   *data = NULL;
+
+		pg_read_barrier();
+		job->message_pos = job->message_size = 0;
+		if (job->channel == NULL ||
+			shm_mq_receive(job->channel->results, &size, &data,
+						   true) != SHM_MQ_SUCCESS)
+		{
+			if (!is_done)
+				return SHM_MQ_WOULD_BLOCK;
+			if (job->output_taken || job->body->output_size == 0)
+				return SHM_MQ_DETACHED;
+			job->output_taken = true;
+			size = job->body->output_size;
+			data = DsaPointerIsValid(job->body->output) ?
+				dsa_get_address(pool_area, job->body->output) : job->body->area;
+		}
+		job->message = data;
+		job->message_size = size;
+	}
+
+	*done = take_frames(job);
+	return SHM_MQ_SUCCESS;
+}
+
+/*
+ * Receive what a job has said, one message at a time, without waiting.  Returns
+ * false where it has said nothing.
+ *
+ * No error of this is the caller's: what could not be taken over is an error of
+ * the job.  A message that there is no memory for cannot be left out, so the
+ * queue is given up, and the job goes on to its end unheard.
+ */
+static bool
+pump_job(Job *job)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	DoneFrame  *volatile done = NULL;
+	volatile shm_mq_result result = SHM_MQ_SUCCESS;
+	uint32		holdoff = InterruptHoldoffCount;
+	uint32		cancel_holdoff = QueryCancelHoldoffCount;
+
+	if (shared_state(job->shared) == JOB_STARTING)
+		check_replaced(job);
+	/* There can be thousands that say nothing before they are done. */
+	if (job->channel == NULL && job->message_pos >= job->message_size &&
+		shared_state(job->shared) < JOB_DONE)
+		return false;
+	PG_TRY();
+	{
+		result = take_message(job, &done);
+	}
+	PG_CATCH();
+	{
+		done = NULL;
+		if (job->message_size == 0)
+			give_up_queue(job);
+		blame_job(job);
+		MemoryContextSwitchTo(oldcontext);
+		/* Throwing an error has ended those. */
+		InterruptHoldoffCount = holdoff;
+		QueryCancelHoldoffCount = cancel_holdoff;
+	}
+	PG_END_TRY();
+
+	if (result == SHM_MQ_WOULD_BLOCK)
+		return false;
+	if (result == SHM_MQ_DETACHED)
+		job_lost(job);
+	else if (done != NULL)
+	{
+		job->canceled = done->canceled;
+		job->execution = done->execution;
+		count_job(job);
+		end_job(job);
+	}
+	return true;
+}
+
+/* Receive what any job has said; false where there was nothing. */
+static bool
+pump_jobs(void)
+{
+	dlist_mutable_iter iter;
+	bool		progress = false;
+
+	dlist_foreach_modify(iter, &running_jobs)
+		progress |= pump_job(dlist_container(Job, running_node, iter.cur));
+	return progress;
+}
+
+/*
+ * Receive what the jobs have said so far.  One that never ceases to say things
+ * does not keep us: no more is received than its queue holds.
+ */
+static void
+catch_up(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &running_jobs)
+	{
+		Job		   *job = dlist_container(Job, running_node, iter.cur);
+		Size		received = 0;
+		bool		more = true;
+
+		while (more && received < job->queue_size)
+		{
+			CHECK_FOR_INTERRUPTS();
+			pin_job(job);
+			more = pump_job(job) && !job_has_ended(job);
+			received += job->message_size;
+			unpin_job(job);
+		}
+	}
+}
+
+/* ----------------------------------------------------------------
+ *		The wire: settings collected
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Settings that a job does not take over.  Users are set apart from these, by
+ * rules of their own; the transaction's properties are those of a transaction
+ * which the job is not part of; the client of a job is its launcher, which
+ * reads the database's encoding; and the seed is not a state but an action.
+ */
+static const char *const private_settings[] = {
+	"client_encoding", "role", "seed", "session_authorization",
+	"transaction_deferrable", "transaction_isolation", "transaction_read_only"
+};
+
+/*
+ * Nor does it take over what a logical replication worker, in whose triggers it
+ * is launched, has been made to work with: session_replication_role, an empty
+ * search_path and the subscription's synchronous_commit.  That is how to apply
+ * changes that were checked where they come from.  What the job writes, nobody
+ * has checked; so it is done as in any session of its user, with triggers and
+ * foreign keys.  Whatever is set there for a function is shared.
+ */
+static bool
+is_shared_setting(struct config_generic *record)
+{
+	if (record->context < PGC_SU_BACKEND)
+		return false;
+	if (IsLogicalWorker() && record->source == PGC_S_OVERRIDE)
+		return false;
+	for (int i = 0; i < lengthof(private_settings); i++)
+	{
+		if (strcmp(record->name, private_settings[i]) == 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Collect all that a session can set: name, value as shown, value to set, the
+ * context that may set it, whether it is a placeholder, and who has set it.
+ * restore_settings() is the counterpart.  What is shown of a real number is not
+ * all of it, so one that was set in the session shows nothing, and is always
+ * set.  Of a placeholder, which no library has defined here, nobody knows yet
+ * which context may set it: the one counts that has.
+ *
+ * The server has functions for this, SerializeGUCState() and
+ * RestoreGUCState(), made for parallel workers.  They would also take along
+ * the session's users, and make RESET in the job give the built-in defaults.
+ */
+static void
+collect_settings(StringInfo settings)
+{
+	int			count;
+	struct config_generic **records = all_settings(&count);
+
+	for (int i = 0; i < count; i++)
+	{
+		struct config_generic *record = records[i];
+		const char *shown;
+		const char *value;
+		char		exact[64];
+		bool		is_placeholder = (record->flags & GUC_CUSTOM_PLACEHOLDER) != 0;
+		Oid			role = setting_role(record);
+
+		/* A placeholder that was reset has no value, not even an empty one. */
+		if (!is_shared_setting(record) ||
+			(is_placeholder && record->source == PGC_S_DEFAULT))
+			continue;
+		shown = GetConfigOption(record->name, true, false);
+		if (shown == NULL)
+			shown = "";
+		appendBinaryStringInfo(settings, record->name,
+							   strlen(record->name) + 1);
+		value = shown;
+		if (record->vartype == PGC_REAL)
+		{
+			snprintf(exact, sizeof(exact), "%.17g", real_setting(record));
+			value = exact;
+			if (record->source >= PGC_S_CLIENT)
+				shown = "";
+		}
+		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
+		appendBinaryStringInfo(settings, value, strlen(value) + 1);
+		appendStringInfoChar(settings, (char) (is_placeholder ?
+											   record->scontext :
+											   record->context));
+		appendStringInfoChar(settings, is_placeholder);
+		appendBinaryStringInfo(settings, (char *) &role, sizeof(role));
+	}
+}
+
+/*
+ * Have the session's settings changed?  serialized is what they were the last
+ * time, and is brought up to date.
+ */
+static bool
+settings_changed(StringInfo serialized)
+{
+	static StringInfoData scratch = {0};
+	Size		room = EstimateGUCStateSpace();
+	bool		changed;
+
+	if (scratch.data == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&scratch);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	resetStringInfo(&scratch);
+	enlargeStringInfo(&scratch, room);
+	SerializeGUCState(room, scratch.data);
+	scratch.len = sizeof(Size) + *(Size *) scratch.data;
+
+	changed = scratch.len != serialized->len ||
+		memcmp(scratch.data, serialized->data, scratch.len) != 0;
+	if (changed)
+	{
+		resetStringInfo(serialized);
+		appendBinaryStringInfo(serialized, scratch.data, scratch.len);
+	}
+	return changed;
+}
+
+/*
+ * Collect the session's settings again where they have changed.
+ */
+static void
+refresh_settings(void)
+{
+	if (!settings_changed(&settings_serialized))
+		return;
+	resetStringInfo(&settings);
+	collect_settings(&settings);
+	settings_generation++;
+}
+
+/* ----------------------------------------------------------------
+ *		The wire: settings and users restored
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Set those of the launcher's settings that are not equal here, see
+ * collect_settings().  Returns how many could not be set, having said so at
+ * one level, or at another where the setting is a placeholder there.
+ */
+static int
+set_settings(char *settings, Size size, int elevel, int placeholder_elevel)
+{
+	char	   *end = settings + size;
+	int			failed = 0;
+
+	while (settings < end)
+	{
+		char	   *name = settings;
+		char	   *shown = name + strlen(name) + 1;
+		char	   *value = shown + strlen(shown) + 1;
+		char	   *context = value + strlen(value) + 1;
+		bool		is_placeholder = context[1];
+		const char *ours = GetConfigOption(name, true, false);
+		Oid			role;
+
+		memcpy(&role, context + 2, sizeof(role));
+		settings = context + 2 + sizeof(role);
+		if ((ours == NULL || strcmp(ours, shown) != 0) &&
+			!set_setting(name, value, (GucContext) *context, role,
+						 is_placeholder ? placeholder_elevel : elevel))
+			failed++;
+	}
+	return failed;
+}
+
+/*
+ * Make the session's settings those of the launcher.  Those that are equal
+ * stay as they are, so that RESET in the job gives what it gives in any session
+ * of this user.
+ *
+ * There are settings that exclude one another (log_statement_stats and
+ * log_parser_stats), so that the order matters; one that cannot be set is tried
+ * again after the others.
+ *
+ * What nobody has defined in the launcher, a library may have defined here.
+ * Where it knows no such name, or no such value, the server warns a session
+ * that loads that library, and goes on; warning_level is how to do so here.
+ *
+ * Errors: those of setting a setting.
+ */
+static void
+restore_settings(char *settings, Size size, int warning_level)
+{
+	int			failed = INT_MAX;
+	int			before;
+
+	do
+	{
+		before = failed;
+		failed = set_settings(settings, size, DEBUG5, DEBUG5);
+	} while (failed > 0 && failed < before);
+
+	if (failed > 0)
+		(void) set_settings(settings, size, ERROR, warning_level);
+}
+
+static void
+set_user(const char *setting, Oid user)
+{
+	(void) set_config_option(setting, OidIsValid(user) ?
+							 GetUserNameFromId(user, false) : "none",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
+							 true, ERROR, false);
+}
+
+/*
+ * Make this session the same as the launcher's, in a transaction.  The level
+ * is that of warnings of the launcher's settings.
+ */
+static void
+adopt_session(bool settings_too, int warning_level)
+{
+	forget_statements();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	complete_job_line(session_user_id);
+	if (settings_too)
+	{
+		ResetAllOptions();
+		restore_settings(session_settings.data, session_settings.len,
+						 warning_level);
+	}
+	if (session_user_id != GetSessionUserId())
+		set_user("session_authorization", session_user_id);
+	if (session_role != GetCurrentRoleId())
+		set_user("role", session_role);
+	CommitTransactionCommand();
+	(void) settings_changed(&session_serialized);
+	session_stale = false;
+}
+
+/* Show the label of the job in pg_stat_activity, as versions from 2.0 on do. */
+static void
+show_label(void)
+{
+	JobInfo		info;
+	char	   *name;
+
+	read_job_info(my_body, &info);
+	name = psprintf("%s:%s", LIBRARY_NAME, info.label);
+	/* Or the server says that it does. */
+	name[pg_mbcliplen(name, strlen(name), NAMEDATALEN - 1)] = '\0';
+	(void) set_config_option("application_name", name, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR, false);
+	pfree(name);
+}
+
+/* Take over from a request what it says of the launcher's session. */
+static void
+take_session(Request *request)
+{
+	SharedSettings *shared = dsa_get_address(pool_area, my_body->settings);
+
+	if (shared->id != session_settings_id)
+	{
+		/* Other sessions may have the same. */
+		if (shared->size != session_settings.len ||
+			memcmp(shared->data, session_settings.data, shared->size) != 0)
+		{
+			resetStringInfo(&session_settings);
+			appendBinaryStringInfo(&session_settings, shared->data,
+								   shared->size);
+			session_stale = true;
+		}
+		session_settings_id = shared->id;
+	}
+	session_user_id = request->session_user;
+	session_role = request->role;
+
+	/* What one session has made us plan is nothing to another. */
+	if (pool->jobs[me->job].session != last_session)
+		forget_statements();
+	last_session = pool->jobs[me->job].session;
+
+	if (session_stale ||
+		session_user_id != GetSessionUserId() ||
+		session_role != GetCurrentRoleId())
+		adopt_session(session_stale, WARNING);
+}
+
+/* ----------------------------------------------------------------
  *		The pool
  *
  * Slots for background processes are the cluster's and few, sessions are many.
@@ -1167,25 +3431,6 @@ look_ended(Look *look)
  * a worker, which is a place for a process.
  * ----------------------------------------------------------------
  */
-
-static Pool *pool = NULL;
-static dsa_area *pool_area = NULL;
-
-/*
- * What this process is as a launcher.  Both are numbers that the pool counts up: one
- * is the session's name, the other tells workers since when it knows who may log in.
- */
-static uint64 my_session = 0;
-static uint64 my_login = 0;
-
-/* And as a worker: its place and its job, NULL where there is none */
-static WorkerStart my_start;
-static PoolWorker *me = NULL;
-static JobBody *my_body = NULL;
-
-/* PGPROC numbers of those to be woken when the lock is released */
-static int	to_wake[16];
-static int	nto_wake = 0;
 
 /*
  * What a worker finds this library by: the file that it was loaded from.  The
@@ -1714,15 +3959,6 @@ assign_job(int number, PoolWorker *worker)
 		pg_atomic_write_u32(&worker->state, WORKER_RUNNING);
 }
 
-/* Which limit is in the way of another process? */
-typedef enum ProcessLimit
-{
-	LIMIT_NONE,
-	LIMIT_TOTAL,
-	LIMIT_ROLE,
-	LIMIT_SLOTS
-} ProcessLimit;
-
 static ProcessLimit
 find_limit(Kind *kind)
 {
@@ -2113,243 +4349,1663 @@ take_queued_job(PoolWorker *worker)
 }
 
 /* ----------------------------------------------------------------
- *		The launcher: what a session knows
+ *		The worker: main loop
  * ----------------------------------------------------------------
  */
 
 /*
- * What rows come through: a segment of this session with a result queue.  A job
- * that has rows for somebody has one while it runs; its worker maps it.
+ * Tell a session that has a library of 1.x why this process does not do what it
+ * was started for.
  */
-typedef struct Channel
+static void
+tell_session_of_1_x(dsm_handle handle)
 {
-	dlist_node	node;			/* in free_channels */
-	dsm_segment *segment;
-	int32		queue_size;
-	shm_mq_handle *results;
-} Channel;
+	dsm_segment *segment = dsm_attach(handle);
+	SegmentHead *head;
+
+	if (segment == NULL || dsm_segment_map_length(segment) < sizeof(SegmentHead))
+		return;
+	head = dsm_segment_address(segment);
+	if (head->magic >> 32 != MAGIC_FAMILY)
+		return;
+	head->pid = MyProcPid;
+	if (pg_atomic_exchange_u32(&head->pinned, 0) != 0)
+		dsm_unpin_segment(handle);
+	strlcpy(head->message, replaced_error.message, LAST_ERROR_SIZE);
+	strlcpy(head->hint, replaced_error.hint, LAST_ERROR_SIZE);
+	head->sqlerrcode = replaced_error.sqlerrcode;
+}
 
 /*
- * What a job has said and nobody has read yet: frames, as they came.  They are
- * in memory up to work_mem, and beyond that in a temporary file.
+ * This process was started by a session that has another build of the library:
+ * tell it so.  main_arg is the handle of its segment, where that is one of 1.x.
+ */
+static void
+tell_replaced(Datum main_arg)
+{
+	PoolHead   *head;
+	WorkerHead *worker;
+
+	ereport(LOG,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("%s", replaced_error.message),
+			 errhint("%s", replaced_error.hint)));
+	if (my_start.magic == 0)
+		tell_session_of_1_x(DatumGetUInt32(main_arg));
+	if (my_start.magic >> 32 != MAGIC_FAMILY)
+		return;
+	head = named_segment(my_start.pool_name, my_start.pool_size, NULL);
+	if (head == NULL || head->nonce != my_start.nonce)
+		return;
+	worker = (WorkerHead *) ((char *) head + head->workers +
+							 my_start.worker * head->worker_size);
+	if (worker->generation != my_start.generation)
+		return;
+	worker->error = replaced_error.sqlerrcode;
+	SetLatch(&GetPGProcByNumber(worker->starter)->procLatch);
+}
+
+/* What the worker says from here on goes to its jobs' launchers. */
+static void
+init_output(void)
+{
+	output_context = AllocSetContextCreate(TopMemoryContext,
+										   "pg_background output",
+										   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextAllowInCriticalSection(output_context, true);
+	MemoryContextSwitchTo(output_context);
+	initStringInfo(&output);
+	MemoryContextSwitchTo(TopMemoryContext);
+	output_kept = true;
+	PqCommMethods = &output_methods;
+	whereToSendOutput = DestRemote;
+	FrontendProtocol = PG_PROTOCOL_LATEST;
+
+	next_emit_log_hook = emit_log_hook;
+	emit_log_hook = before_logging;
+}
+
+/*
+ * Connect as the user whose jobs these are.
  *
- * A tuplestore will not do.  When the disk is full, or temp_file_limit is
- * reached, it cannot be given up, since closing its file writes what is left;
- * and it knows rows only, while notices can be as many.
+ * The client is a launcher, which reads the database's encoding, whatever the
+ * role or the database have for client_encoding: the server might not even have a
+ * conversion to it.  The database's is known only afterwards.
  */
-typedef struct Spool
+static void
+connect_to_database(void)
 {
-	char	   *data;			/* the last frames, which are not in the file */
-	Size		size;
-	Size		room;
-	File		file;			/* 0 = none */
-	off_t		file_size;
-} Spool;
+	SetConfigOption("client_encoding", "SQL_ASCII", PGC_BACKEND,
+					PGC_S_OVERRIDE);
+	BackgroundWorkerInitializeConnectionByOid(my_start.database,
+											  my_start.login_user,
+											  my_start.connection_flags);
+	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_BACKEND,
+					PGC_S_OVERRIDE);
+	process_session_preload_libraries();
+
+	StartTransactionCommand();
+	database_hash = GetSysCacheHashValue1(DATABASEOID,
+										  ObjectIdGetDatum(MyDatabaseId));
+	user_hash = GetSysCacheHashValue1(AUTHOID,
+									  ObjectIdGetDatum(my_start.login_user));
+	watch_logins(note_outdated);
+	login_hash = hash_login();
+	CommitTransactionCommand();
+}
 
 /*
- * A job, as its launcher knows it.  All of it lives in its context, but for
- * the file of its spool.
+ * The worker's main function.
  *
- * Code of the user can run while a job is in use, and may forget it: whoever
- * holds a pointer to a job over such code, or over a launch, pins it.
+ * No resource owner is made: where there is none, a mapping lasts as long as
+ * the process.
  */
-typedef struct Job
+void
+pg_background_worker_main(Datum main_arg)
 {
-	int64		cookie;			/* hash key */
-	dlist_node	node;			/* in jobs, in the order of launch */
-	dlist_node	running_node;	/* in running_jobs, until it has ended */
-	MemoryContext context;
-	int			shared;			/* its number in the pool; -1 = none */
-	JobBody    *body;			/* NULL without one */
-	Size		size;			/* of its body and what comes with that */
-	Channel    *channel;		/* NULL where nobody reads its rows */
-	bool		running;		/* it is in running_jobs */
-	bool		counted;		/* it was launched */
-	bool		ended;			/* see job_has_ended() */
-	pid_t		pid;			/* of its worker, or its number before */
-	pid_t		previous_pid;	/* where another worker was to have it */
-	pid_t		number;			/* what its handle has for a PID */
-	Oid			user_id;
-	TimestampTz launched_at;
-	int32		queue_size;
-	char	   *sql;
-	char	   *label;			/* or NULL */
-	bool		is_v1;			/* its PID is its handle */
-	bool		submitted;		/* its result is never read */
-	bool		on_commit;
-	bool		has_handle;		/* its launcher will know a PID of it */
-	bool		over_memory;	/* it did not fit into the queue */
-	bool		cancel_requested;
-	bool		forgotten;		/* it has no handle any more */
-	bool		delivered;		/* nor has it while its result is delivered */
-	bool		being_read;
-	bool		consumed;		/* rows went to a reader that was interrupted */
-	int			pins;
-	bool		unused;			/* it is in unused_jobs */
-	dlist_node	unused_node;
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
 
-	/* What its worker is sent, and whom that connects as */
-	Request		request;
-	Oid			login_user;
-	uint32		connection_flags;
-	StringInfoData params;
-	SubTransactionId subxact;	/* whose commit it waits for */
-
-	/* The message that is being taken apart, and how far we are */
-	char	   *message;
-	Size		message_size;
-	Size		message_pos;
-	bool		output_taken;	/* the last one, which is in the body */
-
-	/* Learnt from the stream */
-	bool		canceled;
-	uint64		end_number;		/* the order in which jobs ended, from 1 */
-	int64		execution;		/* microseconds */
-	bool		deadlocked;		/* it was canceled for that */
-	int			ncommands;
-	char		command_tag[COMPLETION_TAG_BUFSIZE];	/* of the last command */
-	int64		row_count;
-	int			progress_pct;	/* -1 = it has said nothing */
-	char		progress_msg[PROGRESS_SIZE];
-	int64		warnings;
-	char	   *last_warning;
-	TupleDesc	desc;			/* of the last rows, NULL where none came */
-	uint32	   *versions;		/* of its columns' types */
-	Spool		spool;
-	bool		lost;			/* what it says could not be kept */
-	int64		notices_raised;
-	ErrorData  *error;
-} Job;
-
-typedef struct JobEntry
-{
-	int64		cookie;
-	Job		   *job;
-} JobEntry;
-
-/* How many channels are kept for jobs to come */
-#define MAX_FREE_CHANNELS	4
-
-/* How long the postmaster may take to start a process, milliseconds */
-#define START_PATIENCE		60000
-
-static MemoryContext launcher_context = NULL;
-static HTAB *jobs_by_cookie = NULL;
-static dlist_head jobs = DLIST_STATIC_INIT(jobs);
-
-/* Those that have not ended, with a handle or without */
-static dlist_head running_jobs = DLIST_STATIC_INIT(running_jobs);
-
-static dlist_head free_channels = DLIST_STATIC_INIT(free_channels);
-static int	nfree_channels = 0;
-
-/* The worker that had the last job to end; -1 = none */
-static int	last_worker = -1;
-
-/*
- * Submitted jobs that have ended, and whose handles nobody has used since, in
- * the order in which they ended.
- */
-static dlist_head unused_jobs = DLIST_STATIC_INIT(unused_jobs);
-static int	nunused_jobs = 0;
-
-/* Jobs that start when the transaction commits; they have no handle. */
-static dlist_head pending_jobs = DLIST_STATIC_INIT(pending_jobs);
-
-/* What became of the session's jobs; those that are in no other count run. */
-static struct
-{
-	int64		launched;
-	int64		completed;
-	int64		failed;
-	int64		canceled;
-	int64		timed_out;
-	int64		execution;		/* of the completed ones, microseconds */
-}			stats;
-
-/*
- * The session's settings as a worker is sent them, and as they were
- * serialized at that time, see refresh_settings(); and as its jobs share them.
- */
-static StringInfoData settings;
-static StringInfoData settings_serialized;
-static uint64 settings_generation = 0;
-static dsa_pointer shared_settings = InvalidDsaPointer;
-static uint64 shared_generation = 0;
-
-static void count_job(Job *job);
-static void give_up_queue(Job *job);
-static bool pump_job(Job *job);
-static bool pump_jobs(void);
-
-static uint32 launch_wait_event = 0;
-static uint32 job_wait_event = 0;
-static uint32 send_wait_event = 0;
-static uint32 request_wait_event = 0;
-
-/*
- * A number that nobody can guess.  They are fetched some at a time, which is
- * much cheaper.
- *
- * Errors: XX000 where there are none to be had.
- */
-static int64
-strong_random(void)
-{
-	static int64 numbers[32];
-	static int	left = 0;
-
-	if (left == 0)
+	/* Whatever cannot be done will not be possible in a second either. */
+	MemoryContextSwitchTo(TopMemoryContext);
+	memcpy(&my_start, MyBgworkerEntry->bgw_extra, sizeof(my_start));
+	if (my_start.magic != POOL_MAGIC)
 	{
-		if (!pg_strong_random(numbers, sizeof(numbers)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate random numbers")));
-		left = lengthof(numbers);
+		tell_replaced(main_arg);
+		proc_exit(0);
 	}
-	return numbers[--left];
+	attach_pool();
+	if (pool->head.nonce != my_start.nonce || !take_place())
+		proc_exit(0);
+	before_shmem_exit(leave_pool, (Datum) 0);
+
+	HOLD_CANCEL_INTERRUPTS();
+	init_output();
+	connect_to_database();
+	job_timeout_id = RegisterTimeout(USER_TIMEOUT, handle_job_timeout);
+	MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext",
+										   ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&session_settings);
+	initStringInfo(&session_serialized);
+
+	enter_service();
+	while (wait_for_work())
+	{
+		begin_job();
+		run_job();
+		if (worker_state(me) == WORKER_LEAVING)
+			break;
+		reset_session();
+	}
+	proc_exit(leave_work());
+}
+
+/* ----------------------------------------------------------------
+ *		The worker: its place in the pool
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Something has changed in what says who may log in, to our database, and as
+ * what: a worker that has logged in before takes no more jobs.  A hash of 0 stands
+ * for anything.
+ *
+ * Of the database itself, VACUUM changes what is nothing to us: that takes a look.
+ */
+static void
+note_outdated(Datum arg, CatalogCache cache, uint32 hash)
+{
+	if (cache == DATABASEOID)
+		database_changed |= hash == database_hash || hash == 0;
+	if ((cache != DATABASEOID && hash == 0) ||
+		(cache == AUTHOID && hash == user_hash) ||
+		cache == AUTHMEMMEMROLE || cache == AUTHMEMROLEMEM)
+		outdated = true;
 }
 
 /*
- * Copy a text for display, cut to so many bytes, on a character boundary and
- * with "..." at its end where it is longer.
+ * A hash of our database's row and of what ALTER DATABASE and ALTER ROLE have set
+ * for us, in a transaction.  The server tells nobody of changes to the settings.
+ *
+ * A row that VACUUM has changed in place is from the same transaction as before.
  */
-static char *
-clip_text(const char *text, int limit)
+static uint32
+hash_login(void)
 {
-	int			len = strlen(text);
+	const Oid	databases[] = {MyDatabaseId, InvalidOid};
+	const Oid	roles[] = {GetAuthenticatedUserId(), InvalidOid};
+	HeapTuple	database = SearchSysCache1(DATABASEOID,
+										   ObjectIdGetDatum(MyDatabaseId));
+	Relation	relation;
+	uint32		hash = 0;
 
-	if (len <= limit)
-		return pstrdup(text);
-	len = pg_mbcliplen(text, len, limit - 3);
-	return psprintf("%.*s...", len, text);
+	if (HeapTupleIsValid(database))
+	{
+		hash = HeapTupleHeaderGetRawXmin(database->t_data);
+		ReleaseSysCache(database);
+	}
+	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
+
+	for (int i = 0; i < 4; i++)
+	{
+		ScanKeyData keys[2];
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&keys[0], Anum_pg_db_role_setting_setdatabase,
+					BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(databases[i / 2]));
+		ScanKeyInit(&keys[1], Anum_pg_db_role_setting_setrole,
+					BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(roles[i % 2]));
+		scan = systable_beginscan(relation, DbRoleSettingDatidRolidIndexId,
+								  true, NULL, 2, keys);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			uint32		of_tuple = DatumGetUInt32(hash_any((unsigned char *) tuple->t_data,
+														   tuple->t_len));
+
+			hash = hash_combine(hash, of_tuple);
+		}
+		systable_endscan(scan);
+	}
+	table_close(relation, AccessShareLock);
+	return hash;
 }
 
-/* Errors that need no memory */
-static ErrorData out_of_memory_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_OUT_OF_MEMORY,
-	.message = "out of memory",
-	.detail = "What the background job said could not be taken over. What it has committed stays."
-};
-static ErrorData deadlock_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED,
-	.message = "deadlock detected",
-	.detail = "The background job waited for a lock that its session held, and the session waited for the job."
-};
-/* That of a job that was canceled before it began, or has no handle */
-static ErrorData unread_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_QUERY_CANCELED,
-	.message = "canceling statement due to user request"
-};
-static ErrorData replaced_error = {
-	.elevel = ERROR,
-	.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-	.message = "pg_background was replaced while the session was open",
-	.hint = "Reconnect to use the new version."
-};
+/*
+ * Has something changed since we logged in, so that a new session would be
+ * another?
+ *
+ * Of what was set for sessions that log in, that takes a look at the catalog: for
+ * each session that may have logged in later or knows of a change, for one that has
+ * changed it itself, and once a second.  A number of -1 is no job.
+ */
+static bool
+is_outdated(int number)
+{
+	static TimestampTz last_look = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		look = now - last_look > INT64CONST(1000000);
+
+	AcceptInvalidationMessages();
+	if (outdated)
+		return true;
+	look |= database_changed;
+	if (number >= 0)
+	{
+		SharedJob  *job = &pool->jobs[number];
+
+		look |= job->login > me->checked_login ||
+			body_of(job)->request.new_login;
+	}
+	if (look)
+	{
+		last_look = now;
+		database_changed = false;
+		StartTransactionCommand();
+		outdated |= hash_login() != login_hash;
+		CommitTransactionCommand();
+	}
+	if (number >= 0 && !outdated)
+		me->checked_login = Max(me->checked_login, pool->jobs[number].login);
+	return outdated;
+}
+
+/*
+ * Does somebody want our database for himself, as DROP DATABASE does?  Such a
+ * command waits for five seconds until all others are gone.
+ */
+static bool
+is_database_wanted(void)
+{
+	LOCKTAG		tag;
+	bool		wanted;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	StartTransactionCommand();
+	wanted = LockAcquire(&tag, RowExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL;
+	if (!wanted)
+		(void) LockRelease(&tag, RowExclusiveLock, false);
+	CommitTransactionCommand();
+	return wanted;
+}
+
+/*
+ * How many workers may wait for jobs after one of this request?
+ */
+static int
+most_idle(Request *request)
+{
+	return request->max_idle_workers < 0 ? idle_share() :
+		Min(request->max_idle_workers, idle_share());
+}
+
+/*
+ * This worker has nothing to do: it takes the next job of its queue, waits for
+ * one, or leaves.  Called with the lock held.
+ */
+static void
+find_work(bool stays, int most, int timeout)
+{
+	Kind	   *kind = &pool->kinds[me->kind];
+
+	if (!stays || me->signaled || should_make_way(kind))
+		make_leave(me);
+	else if (take_queued_job(me) >= 0)
+	{
+		/* A slot may have become free, which nobody else looks for. */
+		if (kind->njobs > 0 && pool->last_refusal == 0)
+			(void) dispatch(me->kind);
+	}
+	else if (kind->reserved == 0 &&
+			 (most == 0 || kind->closed ||
+			  (max_total_workers >= 0 && pool->nworkers > max_total_workers)))
+		make_leave(me);
+	else
+	{
+		list_idle(me);
+		idle_deadline =
+			TimestampTzPlusMilliseconds(me->idle_since,
+										pool->nidle > most ?
+										Min(timeout, SPARE_IDLE_TIMEOUT) :
+										timeout);
+	}
+}
+
+/*
+ * The job at hand has said all.  Nothing here can be its error any more.
+ *
+ * From here on the worker may be given another, which it takes when it has made
+ * its session ready for that.
+ */
+static void
+finish_job(bool failed, bool canceled, int64 run_time, bool stays)
+{
+	int			number = me->job;
+	SharedJob  *job = &pool->jobs[number];
+	PoolCounters *counters;
+	Request		request = my_body->request;
+	JobInfo		info;
+	dsa_pointer body;
+
+	read_job_info(my_body, &info);
+	my_body = NULL;
+	lock_pool();
+	counters = counters_of(me->kind);
+	counters->run_time += run_time;
+	if (canceled)
+		counters->canceled++;
+	else if (failed)
+		counters->failed++;
+	else
+		counters->completed++;
+	set_shared_state(number, JOB_DONE);
+	if (job->launcher_holds)
+		wake_later(job->launcher);
+	job->pool_holds = false;
+	discharge_job(job);
+	me->job = -1;
+	me->info = info;
+	find_work(stays, most_idle(&request), request.idle_timeout);
+	body = free_shared_job(number);
+	unlock_pool();
+	free_body(body);
+}
+
+/* A job that we were given is to have another worker. */
+static void
+give_back_job(void)
+{
+	lock_pool();
+	enqueue_job(me->job, true);
+	me->job = -1;
+	make_leave(me);
+	unlock_pool();
+}
+
+/* Leave, where nobody has given us a job meanwhile or will. */
+static bool
+try_to_leave(bool must)
+{
+	Kind	   *kind = &pool->kinds[me->kind];
+	bool		left = false;
+
+	lock_pool();
+	if (worker_state(me) == WORKER_IDLE &&
+		(must || kind->reserved == 0 || kind->nworkers > 1))
+	{
+		make_leave(me);
+		left = true;
+	}
+	unlock_pool();
+	return left;
+}
+
+/*
+ * Of the kinds that could have another process, and whose next job no session waits
+ * for, the one whose job has waited longest; -1 = none.  Called with the lock held.
+ *
+ * A kind that has workers counts only where its job has waited for so many
+ * milliseconds, since mostly they soon take it.
+ */
+static int
+find_deserted_kind(int patience)
+{
+	TimestampTz latest = GetCurrentTimestamp() - patience * INT64CONST(1000);
+	int			found = -1;
+	int64		longest = PG_INT64_MAX;
+
+	for (int i = 0; i < pool->nkinds; i++)
+	{
+		Kind	   *kind = &pool->kinds[i];
+		SharedJob  *job;
+		ProcessLimit limit;
+
+		if (!kind->used || (kind->first_job < 0 &&
+							(kind->reserved == 0 || kind->nworkers > 0)))
+			continue;
+		job = kind->first_job >= 0 ? &pool->jobs[kind->first_job] : NULL;
+		limit = find_limit(kind);
+		if ((job != NULL && (job->awaited || !may_begin(job) ||
+							 (kind->nworkers > 0 && job->queued_at > latest))) ||
+			(limit != LIMIT_NONE && limit != LIMIT_SLOTS))
+			continue;
+		if (found < 0 || (job != NULL && job->ticket < longest))
+		{
+			found = i;
+			longest = job != NULL ? job->ticket : PG_INT64_MAX;
+		}
+	}
+	return found;
+}
+
+/*
+ * This process ends of its own accord.  Where jobs are left that nobody looks after,
+ * start another one; where there is no slot for it before ours is free, have the
+ * postmaster start us again.  Returns the exit code, which is how to ask for that.
+ */
+static int
+leave_work(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			code;
+
+	/* Until it is started again, its slot is of no use: one at a time. */
+	lock_pool();
+	if (pool->kinds[me->kind].first_job >= 0)
+		(void) dispatch(me->kind);
+	else if (pool->kinds[me->kind].reserved > 0 &&
+			 pool->kinds[me->kind].nworkers == 0)
+		(void) start_process(me->kind, -1);
+	code = find_deserted_kind(me->was_idle ? DESERTED : INT_MAX) >= 0 &&
+		now - pool->last_restart > RESTART_TIME * INT64CONST(1500000);
+	if (code != 0)
+		pool->last_restart = now;
+	unlock_pool();
+	return code;
+}
+
+/* Is the server about to shut down?  The postmaster says so in its file. */
+static bool
+is_shutting_down(void)
+{
+	FILE	   *file = fopen("postmaster.pid", "r");
+	char		line[MAXPGPATH];
+	int			number = 0;
+	bool		stopping = false;
+
+	if (file == NULL)
+		return false;
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		if (++number == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING,
+							   strlen(PM_STATUS_STOPPING)) == 0;
+	}
+	fclose(file);
+	return stopping;
+}
+
+/* Jobs that no session waits for, and that will not be run.  Under the lock. */
+static int
+count_dropped_jobs(void)
+{
+	int			count = 0;
+
+	for (int k = 0; k < pool->nkinds; k++)
+	{
+		if (!pool->kinds[k].used)
+			continue;
+		for (int i = pool->kinds[k].first_job; i >= 0; i = pool->jobs[i].next)
+			count += !pool->jobs[i].awaited;
+	}
+	return count;
+}
+
+/*
+ * Can no worker of a kind connect, since we could not?  Another may have been
+ * luckier, but for what is wrong with the user or the database.
+ */
+static bool
+is_kind_locked_out(Kind *kind)
+{
+	if (kind->nworkers == 0)
+		return true;
+	if (fatal_error == ERRCODE_TOO_MANY_CONNECTIONS ||
+		fatal_error == ERRCODE_ADMIN_SHUTDOWN)
+		return false;
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		if (worker != me && worker_state(worker) != WORKER_FREE &&
+			worker->kind == me->kind && worker->connected)
+			return false;
+	}
+	return true;
+}
+
+/* Nothing could ever begin these jobs: what we have to say is their error. */
+static void
+fail_queue(Kind *kind)
+{
+	while (kind->first_job >= 0)
+	{
+		int			number = kind->first_job;
+		SharedJob  *job = &pool->jobs[number];
+		JobBody    *body = body_of(job);
+
+		dequeue_job(number);
+		if (output.len <= body->area_size)
+		{
+			memcpy(body->area, output.data, output.len);
+			body->output_size = output.len;
+		}
+		else
+			body->lost_error = ERRCODE_CONNECTION_FAILURE;
+		counters_of(job->kind)->failed++;
+		set_shared_state(number, JOB_LOST);
+		wake_later(job->launcher);
+		job->pool_holds = false;
+
+		free_body(free_shared_job(number));
+	}
+}
+
+/* Has a worker that could run its job not begun with it, though it may? */
+static bool
+is_untouched(int job)
+{
+	return me->connected && shared_state(job) == JOB_STARTING &&
+		pg_atomic_read_u32(&body_of(&pool->jobs[job])->canceled) == 0;
+}
+
+/*
+ * The process ends.  Its job, where it has one, may not have ended well; what it
+ * had still to say is left where its launcher finds it.
+ */
+static void
+leave_pool(int code, Datum arg)
+{
+	Kind	   *kind = &pool->kinds[me->kind];
+	int			number;
+	int			dropped = 0;
+	bool		stopping;
+	bool		last;
+
+	if (LWLockHeldByMe(&pool->lock))
+		LWLockRelease(&pool->lock);
+	if (me->job >= 0 && !is_untouched(me->job))
+		leave_last_words();
+
+	/* There may be nobody to fail the jobs for, but the server. */
+	stopping = code != 0 && is_shutting_down();
+
+	lock_pool();
+	number = me->job;
+	if (number >= 0 && is_untouched(number))
+		enqueue_job(number, true);
+	else if (number >= 0)
+	{
+		SharedJob  *job = &pool->jobs[number];
+
+		counters_of(me->kind)->failed++;
+		set_shared_state(number, shared_state(number) == JOB_ENDED ?
+						 JOB_DONE : JOB_LOST);
+		job->pool_holds = false;
+		if (job->launcher_holds)
+			wake_later(job->launcher);
+		free_body(free_shared_job(number));
+	}
+	me->job = -1;
+	if (worker_state(me) == WORKER_LEAVING)
+		pool->nleaving--;
+	else
+	{
+		if (worker_state(me) == WORKER_IDLE)
+			unlist_idle(me);
+		kind->nworkers--;
+	}
+	if (!me->connected && code != 0 && !stopping && is_kind_locked_out(kind))
+		fail_queue(kind);
+	me->pid = 0;
+	me->procno = -1;
+	pg_atomic_write_u32(&me->state, WORKER_FREE);
+	pool->nworkers--;
+	pool->last_exit = GetCurrentTimestamp();
+	pool->last_refusal = 0;
+	wake_starving();
+	free_kind_if_unneeded(me->kind);
+	last = pool->nworkers == 0 && !pool->dropped;
+	if (last)
+		dropped = count_dropped_jobs();
+	unlock_pool();
+
+	if (last && dropped > 0 && stopping)
+	{
+		pool->dropped = true;
+		ereport(LOG,
+				(errmsg("dropped %d queued background jobs", dropped),
+				 errdetail("The server shuts down.")));
+	}
+}
+
+/*
+ * Take the place in the pool that was made for this process; or another, of
+ * whatever kind, where the postmaster has started it again and there are jobs that
+ * nobody else looks after.  Returns false where there is nothing to do.
+ */
+static bool
+take_place(void)
+{
+	PoolWorker *worker = &pool->workers[my_start.worker];
+	int			number;
+	int			place;
+	Kind	   *kind;
+
+	lock_pool();
+	if (worker->head.generation == my_start.generation &&
+		worker_state(worker) == WORKER_STARTING && worker->pid == 0)
+		me = worker;
+	else if ((number = find_deserted_kind(0)) >= 0 &&
+			 (place = free_place()) >= 0)
+	{
+		kind = &pool->kinds[number];
+		my_start.database = kind->database;
+		my_start.login_user = kind->login_user;
+		my_start.connection_flags = kind->connection_flags;
+		me = make_place(place, number);
+	}
+	if (me != NULL)
+	{
+		me->pid = MyProcPid;
+		me->procno = my_procno();
+		me->checked_login = pool->last_session;
+		if (me->job >= 0)
+		{
+			body_of(&pool->jobs[me->job])->worker_pid = MyProcPid;
+			wake_later(pool->jobs[me->job].launcher);
+		}
+	}
+	unlock_pool();
+	return me != NULL;
+}
+
+/*
+ * Has a job of another kind been queued for long, for want of our slot?  Another may
+ * have become free meanwhile.
+ */
+static bool
+is_slot_wanted(void)
+{
+	bool		wanted = false;
+	int			kind;
+
+	lock_pool();
+	kind = find_deserted_kind(DESERTED);
+	if (kind >= 0 && kind != me->kind)
+		wanted = dispatch(kind) == LIMIT_SLOTS;
+	unlock_pool();
+	return wanted;
+}
+
+/*
+ * Do what was asked of this process while it was busy.  Returns whether a
+ * worker that waits for another job should rather end: it is told to, or the
+ * configuration now allows fewer of them.
+ */
+static bool
+serve_interrupts(void)
+{
+	bool		reloaded = ConfigReloadPending;
+
+	if (catchupInterruptPending)
+		ProcessCatchupInterrupt();
+	if (reloaded)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		session_stale = true;
+	}
+	return ProcDiePending ||
+		(reloaded && max_idle_workers >= 0 && pool->nidle > max_idle_workers) ||
+		(max_total_workers >= 0 && pool->nworkers > max_total_workers);
+}
+
+/*
+ * Wait until there is a job to run.  Returns false where this process is to end:
+ * its slot or its database is wanted, it has logged in too long ago, or it has
+ * waited long enough.
+ */
+static bool
+wait_for_work(void)
+{
+	Look		look = {.history = &worker_looks, .limit = look_time / 4};
+	TimestampTz look_at = 0;
+
+	for (;;)
+	{
+		bool		leave = serve_interrupts();
+		TimestampTz now;
+
+		switch (worker_state(me))
+		{
+			case WORKER_RUNNING:
+				look_ended(&look);
+				pg_read_barrier();
+				if (!is_outdated(me->job))
+					return true;
+				give_back_job();
+				return false;
+			case WORKER_LEAVING:
+				return false;
+			default:
+				break;
+		}
+		if (!leave && look_again(&look))
+			continue;
+
+		now = GetCurrentTimestamp();
+		if (look_at == 0)
+			look_at = TimestampTzPlusMilliseconds(now, DATABASE_LOOK);
+		if (now >= look_at)
+		{
+			leave |= is_outdated(-1) || is_database_wanted() ||
+				is_slot_wanted();
+			look_at = TimestampTzPlusMilliseconds(now, DATABASE_LOOK);
+		}
+		if ((leave || now >= idle_deadline) && try_to_leave(outdated))
+			return false;
+		if (worker_state(me) != WORKER_IDLE)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 TimestampDifferenceMilliseconds(now,
+														 now >= idle_deadline ? look_at :
+														 Min(idle_deadline, look_at)),
+						 wait_event(&request_wait_event, "PgBackgroundIdle"));
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * The job that we were given begins.  Its rows go to a channel of its session;
+ * where that is gone, nobody listens.
+ */
+static void
+begin_job(void)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	dsm_handle	handle;
+
+	my_body = body_of(&pool->jobs[me->job]);
+	my_body->worker_pid = MyProcPid;
+	set_shared_state(me->job, JOB_RUNNING);
+	pg_memory_barrier();
+	if (pool->jobs[me->job].tell)
+		SetLatch(&GetPGProcByNumber(pool->jobs[me->job].launcher)->procLatch);
+
+	/* As any backend, we ignore a cancel that found us idle. */
+	if (pg_atomic_read_u32(&my_body->canceled) == 0)
+		QueryCancelPending = false;
+
+	handle = my_body->channel;
+	if (my_channel != NULL && handle != 0 &&
+		dsm_segment_handle(my_channel) != handle)
+	{
+		dsm_detach(my_channel);
+		my_channel = NULL;
+	}
+	if (my_channel == NULL && handle != 0)
+	{
+		my_channel = dsm_attach(handle);
+		if (my_channel != NULL)
+			dsm_pin_mapping(my_channel);
+	}
+	output_queue = NULL;
+	if (handle != 0 && my_channel != NULL)
+	{
+		shm_mq	   *queue = dsm_segment_address(my_channel);
+
+		/* With the segment, its end would be the end of a later job's queue. */
+		shm_mq_set_sender(queue, MyProc);
+		output_queue = shm_mq_attach(queue, NULL, NULL);
+	}
+	output_kept = handle == 0;
+	resetStringInfo(&output);
+	output_sending = 0;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Connected, and ready for a job, be it the one that it was started for. */
+static void
+enter_service(void)
+{
+	lock_pool();
+	me->connected = true;
+	pg_atomic_write_u32(&me->state, WORKER_RUNNING);
+	if (me->job < 0)
+		find_work(true, idle_share(), idle_timeout);
+	unlock_pool();
+}
+
+/* ----------------------------------------------------------------
+ *		The worker: running a job
+ *
+ * This follows exec_simple_query() and its helpers in the server's
+ * tcop/postgres.c step by step, which cannot be called from here.
+ * ----------------------------------------------------------------
+ */
+
+static void
+start_xact_command(void)
+{
+	if (!xact_started)
+	{
+		StartTransactionCommand();
+		xact_started = true;
+
+		/* The server wants it to be zero when a transaction starts. */
+		if (OidIsValid(hold_user))
+		{
+			plain_user = GetUserId();
+			SetUserIdAndSecContext(hold_user, SECURITY_LOCAL_USERID_CHANGE);
+		}
+	}
+
+	if (!statement_timeout_applies())
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	else if (!get_timeout_active(STATEMENT_TIMEOUT))
+		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
+}
+
+static void
+finish_xact_command(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (xact_started)
+	{
+		CommitTransactionCommand();
+		xact_started = false;
+		if (OidIsValid(hold_user))
+			SetUserIdAndSecContext(plain_user, 0);
+	}
+}
+
+/* Is this string to be logged by log_statement? */
+static bool
+is_logged_statement(List *parsetrees)
+{
+	ListCell   *lc;
+
+	if (log_statement == LOGSTMT_NONE)
+		return false;
+	foreach(lc, parsetrees)
+	{
+		if (GetCommandLogLevel((Node *) lfirst_node(RawStmt, lc)) <= log_statement)
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_transaction_exit(Node *stmt)
+{
+	if (!IsA(stmt, TransactionStmt))
+		return false;
+	switch (((TransactionStmt *) stmt)->kind)
+	{
+		case TRANS_STMT_COMMIT:
+		case TRANS_STMT_PREPARE:
+		case TRANS_STMT_ROLLBACK:
+		case TRANS_STMT_ROLLBACK_TO:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Refuse what a job cannot do.
+ *
+ * Errors: 25P02 in an aborted transaction, 0A000 for COPY to or from a client
+ * that is not there, 2D000 for transaction control where a user is held over
+ * the transaction.
+ */
+static void
+check_statement(Node *stmt)
+{
+	if (IsAbortedTransactionBlockState() && !is_transaction_exit(stmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+				 errmsg("current transaction is aborted, commands ignored until end of transaction block")));
+
+	if (IsA(stmt, CopyStmt) && ((CopyStmt *) stmt)->filename == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("COPY protocol not allowed in pg_background"),
+				 errhint("A job has no client: have COPY use a file or a program of the server's.")));
+
+	if (IsA(stmt, TransactionStmt) && OidIsValid(hold_user))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("transaction control is not allowed in a background job launched by a security-definer function"),
+				 errhint("Before PostgreSQL 17, the function's owner has to have LOGIN for that.")));
+}
+
+/*
+ * Statements with parameters that were run before, since one that comes again
+ * need not be parsed and planned again: the last ones, in a ring.  The server's
+ * plan cache sees to it that they are planned anew where that is necessary.
+ *
+ * They are those of one session, with its users and settings, see
+ * forget_statements().
+ */
+static CachedPlanSource *statements[16];
+static int	next_statement = 0;
+
+/* The parser has found $n. */
+static Node *
+param_hook(ParseState *pstate, ParamRef *ref)
+{
+	JobParams  *params = pstate->p_ref_hook_state;
+	Param	   *param;
+	Oid			type;
+
+	if (ref->number <= 0 || ref->number > params->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_PARAMETER),
+				 errmsg("there is no parameter $%d", ref->number),
+				 parser_errposition(pstate, ref->location)));
+	params->used = Max(params->used, ref->number);
+
+	type = params->list->params[ref->number - 1].ptype;
+	param = makeNode(Param);
+	param->paramkind = PARAM_EXTERN;
+	param->paramid = ref->number;
+	param->paramtype = type;
+	param->paramtypmod = -1;
+	param->paramcollid = get_typcollation(type);
+	param->location = ref->location;
+	return (Node *) param;
+}
+
+static void
+setup_param_hook(ParseState *pstate, void *arg)
+{
+	pstate->p_ref_hook_state = arg;
+	pstate->p_paramref_hook = param_hook;
+}
+
+/*
+ * Errors: 08P01 where there are more parameters than the statement has, as
+ * where one is bound in the protocol.
+ */
+static void
+check_params_used(JobParams *params)
+{
+	if (params->used < params->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("job supplies %d parameters, but its statement requires %d",
+						params->count, params->used)));
+}
+
+/* Restore a job's parameters, see params_args(). */
+static JobParams *
+restore_params(Request *request, char *data)
+{
+	JobParams  *params = palloc0(sizeof(JobParams));
+
+	params->count = request->nparams;
+	if (params->count == 0)
+		return params;
+
+	params->types = palloc(params->count * sizeof(Oid));
+	params->list = makeParamList(params->count);
+	for (int i = 0; i < params->count; i++)
+	{
+		ParamExternData *param = &params->list->params[i];
+
+		memcpy(&param->ptype, data, sizeof(Oid));
+		data += sizeof(Oid);
+		param->value = datumRestore(&data, &param->isnull);
+		param->pflags = PARAM_FLAG_CONST;
+		params->types[i] = param->ptype;
+	}
+	return params;
+}
+
+/* A session, a user or a setting has changed: plan everything anew. */
+static void
+forget_statements(void)
+{
+	ResetPlanCache();
+	for (int i = 0; i < lengthof(statements); i++)
+	{
+		if (statements[i] != NULL)
+			DropCachedPlan(statements[i]);
+		statements[i] = NULL;
+	}
+}
+
+/* Was this statement run before, with parameters of these types? */
+static CachedPlanSource *
+find_statement(const char *sql, JobParams *params)
+{
+	for (int i = 0; i < lengthof(statements); i++)
+	{
+		CachedPlanSource *source = statements[i];
+
+		if (source != NULL && source->num_params == params->count &&
+			memcmp(source->param_types, params->types,
+				   params->count * sizeof(Oid)) == 0 &&
+			strcmp(source->query_string, sql) == 0)
+			return source;
+	}
+	return NULL;
+}
+
+/* Keep a statement that has been analyzed, for the next time that it comes. */
+static CachedPlanSource *
+keep_statement(CachedPlanSource *source, List *queries, JobParams *params)
+{
+	CompleteCachedPlan(source, queries, NULL, params->types, params->count,
+					   NULL, NULL, CURSOR_OPT_PARALLEL_OK, false);
+	SaveCachedPlan(source);
+	if (statements[next_statement] != NULL)
+		DropCachedPlan(statements[next_statement]);
+	statements[next_statement] = source;
+	next_statement = (next_statement + 1) % lengthof(statements);
+	return source;
+}
+
+/*
+ * Say that a command has completed.  Where it was the last one, this is done
+ * behind the commit, so that nothing is waited for.
+ */
+static void
+send_command(QueryCompletion *qc, bool is_last)
+{
+	CommandFrame *command;
+	char	   *tag;
+	const char *name = GetCommandTagName(qc->commandTag);
+
+	/* Where nobody reads them one by one, the last one is enough. */
+	if (output_kept)
+		output.len = 0;
+	command = (CommandFrame *) append_frame(FRAME_COMMAND,
+											sizeof(CommandFrame));
+	tag = command->tag;
+	command->row_count = qc->nprocessed;
+
+	if (!command_tag_display_rowcount(qc->commandTag))
+		strlcpy(tag, name, COMPLETION_TAG_BUFSIZE);
+	else
+		snprintf(tag, COMPLETION_TAG_BUFSIZE,
+				 qc->commandTag == CMDTAG_INSERT ? "%s 0 " UINT64_FORMAT :
+				 "%s " UINT64_FORMAT, name, qc->nprocessed);
+	if (output.len > GATHER_SIZE && !is_last)
+		(void) send_output(true, false);
+}
+
+/*
+ * Plan a statement; *cached is set where the plan is a cached one, which is then
+ * the portal's to release.
+ */
+static List *
+plan_statement(RawStmt *parsetree, const char *sql, JobParams *params,
+			   CachedPlan **cached)
+{
+	CachedPlanSource *source = NULL;
+	List	   *queries;
+
+	*cached = NULL;
+	if (params->count > 0)
+		source = find_statement(sql, params);
+	if (source == NULL)
+	{
+		/* It copies the tree, which analysis may change. */
+		if (params->count > 0)
+			source = CreateCachedPlan(parsetree, sql,
+									  CreateCommandTag(parsetree->stmt));
+		queries = analyze_and_rewrite(parsetree, sql, setup_param_hook, params);
+		check_params_used(params);
+		if (source == NULL)
+			return pg_plan_queries(queries, sql, CURSOR_OPT_PARALLEL_OK,
+								   params->list);
+		keep_statement(source, queries, params);
+	}
+	*cached = GetCachedPlan(source, params->list, NULL, NULL);
+	return (*cached)->stmt_list;
+}
+
+/*
+ * Run one statement of the string.  Only the last one has its rows sent.
+ */
+static void
+run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
+			  bool is_last, bool implicit_block)
+{
+	CommandTag	tag = CreateCommandTag(parsetree->stmt);
+	bool		snapshot_set = false;
+	MemoryContext context;
+	MemoryContext oldcontext;
+	List	   *plans;
+	CachedPlan *cached;
+	Portal		portal;
+	DestReceiver *receiver;
+	QueryCompletion qc;
+
+	forget_query_id();
+	set_ps_display(GetCommandTagName(tag));
+	check_statement(parsetree->stmt);
+	start_xact_command();
+	if (implicit_block)
+		BeginImplicitTransactionBlock();
+	CHECK_FOR_INTERRUPTS();
+
+	/* The transaction's context goes where the command is COMMIT. */
+	context = AllocSetContextCreate(MessageContext, "pg_background statement",
+									ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
+	if (analyze_requires_snapshot(parsetree))
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		snapshot_set = true;
+	}
+	plans = plan_statement(parsetree, sql, params, &cached);
+	PortalDefineQuery(portal, NULL, sql, tag, plans, cached);
+	if (snapshot_set)
+		PopActiveSnapshot();
+	CHECK_FOR_INTERRUPTS();
+
+	PortalStart(portal, params->list, 0, InvalidSnapshot);
+	receiver = is_last && !output_discard ? &row_receiver : None_Receiver;
+	MemoryContextSwitchTo(oldcontext);
+
+	run_portal(portal, receiver, &qc);
+	PortalDrop(portal, false);
+
+	if (is_last)
+	{
+		if (implicit_block)
+			EndImplicitTransactionBlock();
+		/* Nothing that is to be said behind the commit may fail. */
+		enlargeStringInfo(&output, frame_space(sizeof(CommandFrame)) +
+						  frame_space(sizeof(WarningsFrame)) +
+						  frame_space(sizeof(DoneFrame)));
+		finish_xact_command();
+	}
+	else if (IsA(parsetree->stmt, TransactionStmt))
+		finish_xact_command();
+	else
+	{
+		CommandCounterIncrement();
+		/* The time-out is that of each statement, not of the string. */
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	}
+
+	send_command(&qc, is_last);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Run an SQL string as though it had arrived as one simple-query message.
+ *
+ * Where it has ended well, query cancels are held off on return.
+ */
+static void
+run_string(const char *sql, JobParams *params)
+{
+	List	   *parsetrees;
+	ListCell   *lc;
+	bool		stats = log_statement_stats;
+	bool		logged = false;
+	bool		implicit_block;
+	CachedPlanSource *cached = NULL;
+	MemoryContext oldcontext;
+	char		duration[32];
+
+	if (stats)
+		ResetUsage();
+	start_xact_command();
+	complete_job_line(session_user_id);
+
+	oldcontext = MemoryContextSwitchTo(MessageContext);
+	if (params->count > 0)
+		cached = find_statement(sql, params);
+	parsetrees = cached != NULL ? list_make1(cached->raw_parse_tree) :
+		pg_parse_query(sql);
+	MemoryContextSwitchTo(oldcontext);
+
+	if (is_logged_statement(parsetrees))
+	{
+		ereport(LOG,
+				(errmsg("statement: %s", sql),
+				 errhidestmt(true)));
+		logged = true;
+	}
+
+	if (params->count > 0 && list_length(parsetrees) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("cannot run multiple commands with parameters"),
+				 errhint("Launch a job for each, or put them into a function or procedure.")));
+	if (parsetrees == NIL)
+		check_params_used(params);
+
+	/* An implicit block also keeps procedures from ending the transaction. */
+	implicit_block = list_length(parsetrees) > 1 || OidIsValid(hold_user);
+
+	foreach(lc, parsetrees)
+		run_statement(lfirst_node(RawStmt, lc), sql, params,
+					  lnext(parsetrees, lc) == NULL, implicit_block);
+	finish_xact_command();
+
+	if (IsTransactionOrTransactionBlock())
+	{
+		if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+					 errmsg("the background job left a transaction open, and what it did there was rolled back"),
+					 errhint("End the transaction with COMMIT.")));
+		ereport(WARNING,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("the background job left a transaction open, which is rolled back")));
+		AbortOutOfAnyTransaction();
+	}
+
+	/* A cancel that comes now is too late. */
+	HOLD_CANCEL_INTERRUPTS();
+	set_shared_state(me->job, JOB_ENDED);
+
+	switch (check_log_duration(duration, logged))
+	{
+		case 1:
+			ereport(LOG,
+					(errmsg("duration: %s ms", duration),
+					 errhidestmt(true)));
+			break;
+		case 2:
+			ereport(LOG,
+					(errmsg("duration: %s ms  statement: %s", duration, sql),
+					 errhidestmt(true)));
+			break;
+	}
+	if (stats)
+		ShowUsage("QUERY STATISTICS");
+}
+
+static void
+handle_job_timeout(void)
+{
+	job_timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+/* Put an error that says so in the place of the one that is being handled. */
+static void
+replace_timeout_error(void)
+{
+	FlushErrorState();
+	PG_TRY();
+	{
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling job due to pg_background.worker_timeout")));
+	}
+	PG_CATCH();
+	{
+		/* It is the one to be reported now. */
+		MemoryContextSwitchTo(MessageContext);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * A job has failed: report the error to the log and to the launcher, and
+ * clean up, as PostgresMain() does.  Returns whether it was canceled by
+ * somebody's wish, rather than by a time-out, which has the same SQLSTATE.
+ */
+static bool
+recover_from_error(void)
+{
+	ErrorData  *error;
+	bool		canceled;
+
+	MemoryContextSwitchTo(MessageContext);
+	if (job_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
+		replace_timeout_error();
+
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	error = CopyErrorData();
+	canceled = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		error->message_id != NULL &&
+		strcmp(error->message_id, "canceling statement due to user request") == 0;
+	report_unconverted();
+	EmitErrorReport();
+
+	debug_query_string = NULL;
+	AbortOutOfAnyTransaction();
+	PortalErrorCleanup();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
+	jit_reset_after_error();
+
+	MemoryContextSwitchTo(MessageContext);
+	FlushErrorState();
+	xact_started = false;
+	RESUME_INTERRUPTS();
+	return canceled;
+}
+
+/* Has this session a schema of its own for temporary tables? */
+static bool
+has_temp_namespace(void)
+{
+	Oid			namespace;
+	Oid			toast_namespace;
+
+	GetTempNamespaceState(&namespace, &toast_namespace);
+	return OidIsValid(namespace);
+}
+
+/*
+ * Is the current user the one that the session's settings say?  Servers without
+ * the fix of CVE-2024-10978 can be made to forget that.
+ */
+static bool
+is_user_consistent(void)
+{
+	Oid			role = GetCurrentRoleId();
+
+	return GetUserId() == (OidIsValid(role) ? role : GetSessionUserId());
+}
+
+/*
+ * Has a library been loaded that keeps connections to other servers for as long
+ * as the process lives?  They were made as somebody, and a later job, perhaps of
+ * another role, would have them; from here they can neither be told nor closed.
+ *
+ * Each is known by a function of its own.
+ */
+static bool
+keeps_connections(void)
+{
+	static const char *const functions[] = {
+		"dblink_connect", "mysql_fdw_handler", "oracle_fdw_handler",
+		"plproxy_call_handler", "postgres_fdw_handler"
+	};
+	static uint64 loads_seen = 0;
+	static bool found = false;
+	uint64		loads = count_loads();
+
+	/* To look for them takes longer than a small job. */
+	if (loads == loads_seen)
+		return found;
+	loads_seen = loads;
+	for (int i = 0; !found && i < lengthof(functions); i++)
+		found = dlsym(RTLD_DEFAULT, functions[i]) != NULL;
+	return found;
+}
+
+/*
+ * Can reset_session() make of this session what a new one is?  What only the
+ * end of its process undoes for sure is: temporary tables, a replication
+ * origin, a user that the server has mistaken, a base backup that is under way,
+ * and connections.
+ *
+ * As DISCARD ALL does, it leaves what the libraries of procedural languages keep
+ * (%_SHARED of PL/Perl, GD of PL/Python), and whatever libraries were loaded.
+ */
+static bool
+can_be_reset(void)
+{
+	return !has_temp_namespace() && !has_replication_origin() &&
+		is_user_consistent() && get_backup_status() == SESSION_BACKUP_NONE &&
+		!keeps_connections();
+}
+
+/*
+ * This process is connected as the caller of a SECURITY DEFINER function, who
+ * sees in pg_stat_activity what it runs.  That is the owner's to know.
+ *
+ * Parallel workers would show it, too, so there are none.
+ */
+static void
+hide_held_job(void)
+{
+	(void) set_config_option("max_parallel_workers", "0", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR, false);
+	pgstat_report_activity(STATE_RUNNING, HELD_JOB_TEXT);
+}
+
+/*
+ * Run the job at hand, and say everything that there is to say of it.
+ *
+ * A query cancel takes effect only while the job runs.  Where it has taken
+ * effect, another may be on its way, which must not meet the next job.
+ */
+static void
+run_job(void)
+{
+	Request    *request = &my_body->request;
+	char	   *sql = my_body->area;
+	char	   *params = sql + MAXALIGN(request->sql_size);
+	TimestampTz start = GetCurrentTimestamp();
+	volatile bool failed = false;
+	volatile bool canceled = false;
+	bool		stays;
+	DoneFrame  *done;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = add_job_line
+	};
+
+	begin_job_line(request->session_user);
+	error_context_stack = &callback;
+	output_discard = request->discard;
+	job_timed_out = false;
+	job_warnings.count = 0;
+
+	PG_TRY();
+	{
+		RESUME_CANCEL_INTERRUPTS();
+		take_session(request);
+		if (request->shows_label)
+			show_label();
+		hold_user = request->hold_user;
+
+		debug_query_string = sql;
+		SetCurrentStatementStartTimestamp();
+		if (OidIsValid(hold_user))
+			hide_held_job();
+		else
+			pgstat_report_activity(STATE_RUNNING, sql);
+		if (pg_atomic_read_u32(&my_body->canceled) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling statement due to user request")));
+		if (worker_timeout > 0)
+			enable_timeout_after(job_timeout_id, worker_timeout);
+		MemoryContextSwitchTo(MessageContext);
+		run_string(sql, restore_params(request, params));
+		disable_timeout(job_timeout_id, false);
+	}
+	PG_CATCH();
+	{
+		failed = true;
+		canceled = recover_from_error();
+		/* Throwing an error has ended that. */
+		HOLD_CANCEL_INTERRUPTS();
+		set_shared_state(me->job, JOB_ENDED);
+	}
+	PG_END_TRY();
+
+	QueryCancelPending = false;
+	debug_query_string = NULL;
+	hold_user = InvalidOid;
+
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	set_ps_display("idle");
+
+	stays = !canceled && can_be_reset();
+	if (job_warnings.count > 0)
+		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
+			   &job_warnings, sizeof(WarningsFrame));
+	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
+	done->canceled = canceled;
+	done->execution = GetCurrentTimestamp() - start;
+	(void) send_output(true, true);
+	if (output_kept)
+		publish_output();
+	error_context_stack = callback.previous;
+	output_discard = true;
+	output_queue = NULL;
+	finish_job(failed, canceled, GetCurrentTimestamp() - start, stays);
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(MessageContext);
+}
+
+/*
+ * Start the server's random numbers anew, so that a job cannot know those of the
+ * next.
+ */
+static void
+reseed_random(void)
+{
+	/* From -1 to 1 */
+	double		seed = strong_random() / 9223372036854775808.0;
+
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(seed));
+}
+
+/*
+ * Undo what the job has done to the session, as DISCARD ALL would, and what
+ * it knew as a launcher, so that the next one cannot see it.
+ */
+static void
+reset_session(void)
+{
+	StartTransactionCommand();
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetSequenceCaches();
+	forget_all_jobs();
+	memset(&stats, 0, sizeof(stats));
+	drop_temporary_slots();
+	reseed_random();
+	CommitTransactionCommand();
+
+	if (!settings_changed(&session_serialized))
+		return;
+
+	/*
+	 * Where that fails, it is tried again, as the next job's error.  The launcher
+	 * has been warned.
+	 */
+	PG_TRY();
+	{
+		adopt_session(true, DEBUG5);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(TopMemoryContext);
+		FlushErrorState();
+		session_stale = true;
+		RESUME_INTERRUPTS();
+		/* Throwing an error has ended that. */
+		HOLD_CANCEL_INTERRUPTS();
+	}
+	PG_END_TRY();
+}
+
+/* ----------------------------------------------------------------
+ *		The worker: whose job it is, in the server log
+ *
+ * log_line_prefix has no user and no database to show of a background process,
+ * so every line of a job has them in its context.  The launcher does not show
+ * them, see drop_job_line().
+ * ----------------------------------------------------------------
+ */
+
+static char job_line[sizeof(JOB_LINE_START) + 2 * NAMEDATALEN + LABEL_SIZE + 64];
+static char job_label[LABEL_SIZE + 1];
+static char database_name[NAMEDATALEN];
+static char user_name[NAMEDATALEN];
+static Oid	named_user = InvalidOid;
+
+/* Make the line of what is known. */
+static void
+make_job_line(void)
+{
+	snprintf(job_line, sizeof(job_line),
+			 job_label[0] != '\0' ?
+			 JOB_LINE_START "\"%s\" in database \"%s\", label \"%s\"" :
+			 JOB_LINE_START "\"%s\" in database \"%s\"",
+			 user_name, database_name, job_label);
+
+	/* It is one line, whatever it is made of. */
+	for (char *c = job_line; *c != '\0'; c++)
+	{
+		if ((unsigned char) *c < ' ')
+			*c = ' ';
+	}
+}
+
+/*
+ * A job of this user begins.  Until his name can be looked up, it is what it was
+ * in his job before, if that was the last one.
+ */
+static void
+begin_job_line(Oid user)
+{
+	JobInfo		info;
+
+	read_job_info(my_body, &info);
+	strlcpy(job_label, info.label, LABEL_SIZE + 1);
+	if (user == named_user)
+		make_job_line();
+	else
+		job_line[0] = '\0';
+}
+
+/* Look the names up, in a transaction. */
+static void
+complete_job_line(Oid user)
+{
+	char	   *name = GetUserNameFromId(user, true);
+
+	if (name == NULL)
+		name = psprintf("%u", user);
+	if (database_name[0] == '\0')
+		strlcpy(database_name, get_database_name(MyDatabaseId), NAMEDATALEN);
+	if (user != named_user || strcmp(user_name, name) != 0)
+	{
+		strlcpy(user_name, name, NAMEDATALEN);
+		named_user = user;
+		make_job_line();
+	}
+	pfree(name);
+}
+
+/*
+ * An error context callback, the outermost of the job.
+ *
+ * It must not make a message impossible to say: what is in the way of a client
+ * encoding that the job has set is left out.
+ */
+static void
+add_job_line(void *arg)
+{
+	char		line[sizeof(job_line)];
+
+	if (job_line[0] == '\0')
+		return;
+	strlcpy(line, job_line, sizeof(line));
+	for (char *c = line; *c != '\0'; c++)
+	{
+		if (IS_HIGHBIT_SET(*c) &&
+			pg_get_client_encoding() != GetDatabaseEncoding())
+			*c = '?';
+	}
+	errcontext("%s", line);
+}
 
 /* ----------------------------------------------------------------
  *		The launcher: jobs in the pool
@@ -3005,1088 +6661,6 @@ choose_user(Request *request, uint32 *connection_flags)
 }
 
 /* ----------------------------------------------------------------
- *		The launcher: what a job says
- * ----------------------------------------------------------------
- */
-
-/* Somebody still cares for a submitted job that has ended. */
-static void
-use_job(Job *job)
-{
-	if (!job->unused)
-		return;
-	dlist_delete(&job->unused_node);
-	job->unused = false;
-	nunused_jobs--;
-}
-
-/* Of a job that may still write to it, the queue is given up. */
-static void
-give_up_queue(Job *job)
-{
-	if (job->channel == NULL)
-		return;
-	pg_atomic_write_u32(&job->body->discard, DROP_ALL);
-	drop_channel(job->channel);
-	job->channel = NULL;
-}
-
-/*
- * Forget a job that was not launched, since launching it has failed: it must not
- * run, or not go on.
- */
-static void
-forget_unlaunched_job(Job *job)
-{
-	if (job->shared >= 0)
-	{
-		if (!withdraw_job(job) && shared_state(job->shared) != JOB_PREPARED)
-		{
-			pg_atomic_write_u32(&job->body->canceled, 1);
-			signal_job(job, SIGINT);
-			give_up_queue(job);
-		}
-		release_shared_job(job);
-	}
-	release_channel(job);
-	if (job->running)
-		dlist_delete(&job->running_node);
-	job->ended = true;
-	free_forgotten_job(job);
-}
-
-/* A job has no handle any more: it no longer keeps others from beginning. */
-static void
-uncount_job(Job *job)
-{
-	SharedJob  *shared = &pool->jobs[job->shared];
-	int			limit = shared->max_workers;
-
-	shared->max_workers = 0;
-	if (pool->nworkers - pool->nidle < limit)
-		return;
-	lock_pool();
-	(void) dispatch(shared->kind);
-	unlock_pool();
-}
-
-/*
- * Forget a job.  Where it was launched it goes on to its end, which is noticed,
- * but nothing that it says is kept.
- *
- * Its worker may be waiting for room in its queue, with a message half sent.
- * It is told to say no more, is given room for what it is just saying, and
- * gives up the queue only if that is not enough.
- */
-static void
-forget_job(Job *job)
-{
-	(void) hash_search(jobs_by_cookie, &job->cookie, HASH_REMOVE, NULL);
-	dlist_delete(&job->node);
-	use_job(job);
-	job->forgotten = true;
-
-	if (job->ended)
-	{
-		free_forgotten_job(job);
-		return;
-	}
-	if (!job->counted)
-	{
-		forget_unlaunched_job(job);
-		return;
-	}
-
-	uncount_job(job);
-
-	/*
-	 * One that is canceled is not used again.  We may be handling an error here,
-	 * which is no place to find another one.
-	 */
-	pg_atomic_write_u32(&job->body->discard, DROP_NEW);
-	pin_job(job);
-	while (!job->ended && !job->cancel_requested && pump_job(job))
-		;
-	if (!job->ended)
-	{
-		pg_atomic_write_u32(&job->body->discard, DROP_ALL);
-		wake_worker_of(job);
-	}
-	unpin_job(job);
-}
-
-/*
- * Forget those submitted jobs that ended first of those that nobody has asked
- * for since, until there are no more than MAX_UNUSED_JOBS.
- */
-static void
-forget_unused_jobs(void)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &unused_jobs)
-	{
-		Job		   *job = dlist_container(Job, unused_node, iter.cur);
-
-		if (nunused_jobs <= MAX_UNUSED_JOBS)
-			break;
-		if (job->pins == 0)
-			forget_job(job);
-	}
-}
-
-/*
- * Forget all jobs of the session, and those of which it has known without a
- * handle.  They go on.
- */
-static void
-forget_all_jobs(void)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &jobs)
-		forget_job(dlist_container(Job, node, iter.cur));
-	dlist_foreach_modify(iter, &running_jobs)
-	{
-		Job		   *job = dlist_container(Job, running_node, iter.cur);
-
-		give_up_queue(job);
-		end_job(job);
-	}
-	leave_session();
-}
-
-/*
- * Take the line that tells the job from the end of a message's context: who
- * reads the message knows which job he has launched.
- */
-static void
-drop_job_line(ErrorData *edata)
-{
-	char	   *end;
-	char	   *line;
-
-	if (edata->context == NULL)
-		return;
-	end = strrchr(edata->context, '\n');
-	line = end != NULL ? end + 1 : edata->context;
-	if (strncmp(line, JOB_LINE_START, strlen(JOB_LINE_START)) != 0)
-		return;
-	if (end != NULL)
-		*end = '\0';
-	else
-	{
-		pfree(edata->context);
-		edata->context = NULL;
-	}
-}
-
-/*
- * Take apart a protocol message that the server has made of an error or a
- * notice.
- */
-static ErrorData *
-parse_message(char *data, Size size)
-{
-	ErrorData  *edata = palloc0(sizeof(ErrorData));
-	StringInfoData msg;
-
-	initStringInfo(&msg);
-	appendBinaryStringInfo(&msg, data, size);
-	pq_parse_errornotice(&msg, edata);
-	pfree(msg.data);
-	drop_job_line(edata);
-	return edata;
-}
-
-/*
- * Make an error that no message tells of.  Where there is no memory for it, that
- * is the error: nothing here fails.
- */
-static ErrorData *
-make_error(Job *job, int sqlerrcode, const char *message, const char *hint)
-{
-	typedef struct MadeError
-	{
-		ErrorData	edata;
-		char		message[LAST_ERROR_SIZE];
-		char		hint[LAST_ERROR_SIZE];
-	} MadeError;
-	MadeError  *made = MemoryContextAllocExtended(job->context,
-												  sizeof(MadeError),
-												  MCXT_ALLOC_NO_OOM |
-												  MCXT_ALLOC_ZERO);
-
-	if (made == NULL)
-		return &out_of_memory_error;
-	made->edata.elevel = ERROR;
-	made->edata.sqlerrcode = sqlerrcode;
-	made->edata.message = made->message;
-	strlcpy(made->message, message, LAST_ERROR_SIZE);
-	if (hint[0] != '\0')
-		made->edata.hint = made->hint;
-	strlcpy(made->hint, hint, LAST_ERROR_SIZE);
-	return &made->edata;
-}
-
-/* An anonymous record's type is known only to the session that made it. */
-static bool
-is_anonymous(Oid type)
-{
-	return type == RECORDOID || type == RECORDARRAYOID;
-}
-
-/* In the description of rows, a temporary type is InvalidOid. */
-static bool
-type_exists(Oid type)
-{
-	return OidIsValid(type) &&
-		(type < FirstNormalObjectId ||
-		 SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(type)));
-}
-
-/*
- * A number for how values of a type are laid out, as far as ALTER TYPE can
- * change that: 0 where it cannot, since no composite type is in it.
- */
-static uint32
-type_version(Oid type)
-{
-	uint32		version = 0;
-	TupleDesc	desc;
-
-	/* What initdb has made stays as it is. */
-	if (type < FirstNormalObjectId)
-		return 0;
-	check_stack_depth();
-
-	switch (get_typtype(type))
-	{
-		case TYPTYPE_DOMAIN:
-			return type_version(getBaseType(type));
-		case TYPTYPE_RANGE:
-			return type_version(get_range_subtype(type));
-		case TYPTYPE_MULTIRANGE:
-			return type_version(get_multirange_range(type));
-		case TYPTYPE_COMPOSITE:
-			break;
-		default:
-			type = get_element_type(type);
-			return OidIsValid(type) ? type_version(type) : 0;
-	}
-
-	desc = lookup_rowtype_tupdesc(type, -1);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attr = TupleDescAttr(desc, i);
-
-		version = hash_combine(version, hash_uint32(attr->attisdropped));
-		version = hash_combine(version, hash_uint32(attr->attlen));
-		version = hash_combine(version, hash_uint32(attr->attalign));
-		version = hash_combine(version, hash_uint32(attr->atttypid));
-		if (OidIsValid(attr->atttypid))
-			version = hash_combine(version, type_version(attr->atttypid));
-	}
-	ReleaseTupleDesc(desc);
-	return Max(version, 1);
-}
-
-/*
- * Compare the rows of a job with a caller's column definition list.  Returns
- * the index of the first column that differs, -1 where there is none.
- *
- * As the server does where a function returns record, only the types are
- * compared, not their modifiers.  A domain may be read as its base type.  A
- * type that has been altered since is not the one that the rows are of.
- */
-static int
-find_mismatch(TupleDesc actual, uint32 *versions, TupleDesc expected)
-{
-	for (int i = 0; i < actual->natts && i < expected->natts; i++)
-	{
-		Oid			type = TupleDescAttr(actual, i)->atttypid;
-		Oid			wanted = TupleDescAttr(expected, i)->atttypid;
-
-		if (is_anonymous(type) || !type_exists(type) ||
-			(type != wanted && getBaseType(type) != wanted) ||
-			type_version(wanted) != versions[i])
-			return i;
-	}
-	return actual->natts == expected->natts ? -1 :
-		Min(actual->natts, expected->natts);
-}
-
-/*
- * Complain of a column that no caller can take, whatever he expects.
- *
- * Errors: 0A000.
- */
-static void
-check_column_type(Form_pg_attribute attr)
-{
-	if (!type_exists(attr->atttypid))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("column \"%s\" of the remote query result is of a type that is gone",
-						NameStr(attr->attname)),
-				 errdetail("A temporary table's row type goes with the job."),
-				 errhint("Cast it to text or to a permanent composite type.")));
-	if (is_anonymous(attr->atttypid))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("column \"%s\" of the remote query result is an anonymous record",
-						NameStr(attr->attname)),
-				 errhint("Cast it to a named composite type.")));
-}
-
-/*
- * Complain where the rows of a job are not what the caller expects.
- *
- * Errors: 42804, or 0A000 for a column that no caller can take.
- */
-static void
-check_row_type(Job *job, TupleDesc expected)
-{
-	const char *message = "remote query result rowtype does not match the specified FROM clause rowtype";
-	TupleDesc	actual = job->desc;
-	int			column = find_mismatch(actual, job->versions, expected);
-	Form_pg_attribute attr;
-	Oid			wanted;
-
-	if (column < 0)
-		return;
-	attr = column < actual->natts ? TupleDescAttr(actual, column) : NULL;
-	if (attr != NULL)
-		check_column_type(attr);
-
-	if (actual->natts != expected->natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg_internal("%s", message),
-				 errdetail_plural("Returned row contains %d column, but the query expects %d.",
-								  "Returned row contains %d columns, but the query expects %d.",
-								  actual->natts,
-								  actual->natts, expected->natts)));
-
-	wanted = TupleDescAttr(expected, column)->atttypid;
-	if (attr->atttypid == wanted || getBaseType(attr->atttypid) == wanted)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg_internal("%s", message),
-				 errdetail("Type %s of column \"%s\" at position %d was altered after the job had begun.",
-						   format_type_be(wanted),
-						   NameStr(attr->attname), column + 1)));
-
-	ereport(ERROR,
-			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg_internal("%s", message),
-			 errdetail("Column \"%s\" at position %d has type %s, but the query expects %s.",
-					   NameStr(attr->attname), column + 1,
-					   format_type_be(attr->atttypid),
-					   format_type_be(wanted))));
-}
-
-/*
- * Move what a spool has in memory to its file.
- *
- * Errors: those of temporary files.  The spool can be dropped then, and no
- * more.
- */
-static void
-flush_spool(Spool *spool)
-{
-	Size		written = 0;
-
-	/* It outlives the transaction, so it is in the database's tablespace. */
-	if (spool->file <= 0)
-		spool->file = OpenTemporaryFile(true);
-	while (written < spool->size)
-	{
-		int			n;
-
-		errno = 0;
-		n = FileWrite(spool->file, spool->data + written,
-					  Min(spool->size - written, SPOOL_BLOCK),
-					  spool->file_size, WAIT_EVENT_BUFFILE_WRITE);
-		if (n <= 0)
-		{
-			if (errno == 0)
-				errno = ENOSPC;
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not write to file \"%s\": %m",
-							FilePathName(spool->file))));
-		}
-		written += n;
-		spool->file_size += n;
-	}
-	spool->size = 0;
-}
-
-/*
- * Add some frames to a job's spool.
- *
- * Errors: those of flush_spool().
- */
-static void
-add_to_spool(Job *job, const char *frames, Size size)
-{
-	Spool	   *spool = &job->spool;
-	Size		limit = spool->file > 0 ? SPOOL_BLOCK : work_mem * (Size) 1024;
-
-	if (spool->size > 0 && spool->size + size > limit)
-		flush_spool(spool);
-	if (spool->size + size > spool->room)
-	{
-		Size		room = Max(512, spool->size + size);
-
-		room = Max(room, Min(2 * spool->room, limit));
-		if (spool->data == NULL)
-			spool->data = MemoryContextAllocHuge(job->context, room);
-		else
-			spool->data = repalloc_huge(spool->data, room);
-		spool->room = room;
-	}
-	memcpy(spool->data + spool->size, frames, size);
-	spool->size += size;
-}
-
-/*
- * Reading a spool from its beginning.  What it has of the file is a piece of
- * some size, longer where a frame is; a row that was sent in parts is put
- * together.
- */
-typedef struct SpoolScan
-{
-	Spool	   *spool;
-	MemoryContext context;
-	off_t		pos;			/* of the next frame */
-	char	   *block;
-	off_t		block_pos;
-	Size		block_size;
-	char	   *part;			/* a large row, as far as it was read */
-	Size		part_size;
-	bool		part_complete;
-
-	/* What was read last */
-	uint32		kind;
-	char	   *data;
-	Size		size;
-} SpoolScan;
-
-/* Start at the beginning; what a scan allocates is in the current context. */
-static void
-begin_scan(SpoolScan *scan, Job *job)
-{
-	memset(scan, 0, sizeof(SpoolScan));
-	scan->spool = &job->spool;
-	scan->context = CurrentMemoryContext;
-}
-
-/*
- * Have so many bytes of a spool at hand.
- *
- * Errors: those of reading a file.
- */
-static char *
-scan_bytes(SpoolScan *scan, off_t pos, Size size)
-{
-	Spool	   *spool = scan->spool;
-	Size		length;
-
-	if (pos >= spool->file_size)
-		return spool->data + (pos - spool->file_size);
-	if (scan->block != NULL && pos >= scan->block_pos &&
-		pos + size <= scan->block_pos + scan->block_size)
-		return scan->block + (pos - scan->block_pos);
-
-	if (scan->block != NULL)
-		pfree(scan->block);
-	scan->block = NULL;
-	length = Min((off_t) Max(size, SPOOL_BLOCK), spool->file_size - pos);
-	scan->block = MemoryContextAllocHuge(scan->context, length);
-	scan->block_pos = pos;
-	scan->block_size = 0;
-	while (scan->block_size < length)
-	{
-		int			n = FileRead(spool->file, scan->block + scan->block_size,
-								 Min(length - scan->block_size, SPOOL_BLOCK),
-								 pos + scan->block_size,
-								 WAIT_EVENT_BUFFILE_READ);
-
-		if (n <= 0)
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 n < 0 ? errmsg("could not read file \"%s\": %m",
-									FilePathName(spool->file)) :
-					 errmsg("could not read file \"%s\": unexpected end of file",
-							FilePathName(spool->file))));
-		scan->block_size += n;
-	}
-	return scan->block;
-}
-
-/* Add a part to the large row that is being read. */
-static void
-add_row_part(SpoolScan *scan)
-{
-	if (scan->part == NULL)
-	{
-		scan->part = MemoryContextAllocHuge(scan->context,
-											((MinimalTuple) scan->data)->t_len);
-		scan->part_size = 0;
-	}
-	if (scan->part_size > 0 &&
-		scan->part_size + scan->size > ((MinimalTuple) scan->part)->t_len)
-		elog(ERROR, "row is longer than it says");
-	memcpy(scan->part + scan->part_size, scan->data, scan->size);
-	scan->part_size += scan->size;
-}
-
-/* Read the next frame, or whole row.  Returns false at the end. */
-static bool
-next_frame(SpoolScan *scan)
-{
-	if (scan->part_complete)
-	{
-		pfree(scan->part);
-		scan->part = NULL;
-		scan->part_complete = false;
-	}
-
-	while (scan->pos < scan->spool->file_size + (off_t) scan->spool->size)
-	{
-		FrameHeader header;
-
-		memcpy(&header, scan_bytes(scan, scan->pos, FRAME_HEADER_SIZE),
-			   sizeof(header));
-		scan->kind = header.kind;
-		scan->size = header.size;
-		scan->data = scan_bytes(scan, scan->pos, frame_space(header.size)) +
-			FRAME_HEADER_SIZE;
-		scan->pos += frame_space(header.size);
-
-		if (scan->kind == FRAME_ROW_PART ||
-			(scan->kind == FRAME_ROW && scan->part != NULL))
-		{
-			add_row_part(scan);
-			if (scan->kind == FRAME_ROW_PART)
-				continue;
-			scan->data = scan->part;
-			scan->part_complete = true;
-		}
-		return true;
-	}
-	return false;
-}
-
-/* What was read will not be read again.  The scan goes on with what comes. */
-static void
-trim_spool(SpoolScan *scan)
-{
-	Spool	   *spool = scan->spool;
-
-	if (spool->file > 0)
-	{
-		FileClose(spool->file);
-		spool->file = 0;
-		spool->file_size = 0;
-	}
-	spool->size = 0;
-	scan->pos = 0;
-	scan->block_size = 0;
-}
-
-/* Take a description of rows apart. */
-static void
-parse_row_description(char *data, Size size, TupleDesc *desc, uint32 **versions)
-{
-	int			natts = size / (ATTRIBUTE_FIXED_PART_SIZE + sizeof(uint32));
-
-	*desc = CreateTemplateTupleDesc(natts);
-	for (int i = 0; i < natts; i++)
-		memcpy(TupleDescAttr(*desc, i), data + i * ATTRIBUTE_FIXED_PART_SIZE,
-			   ATTRIBUTE_FIXED_PART_SIZE);
-	finish_tuple_desc(*desc);
-	*versions = palloc(Max(natts, 1) * sizeof(uint32));
-	memcpy(*versions, data + natts * ATTRIBUTE_FIXED_PART_SIZE,
-		   natts * sizeof(uint32));
-}
-
-/* Is this a part of what whoever reads a result is to have? */
-static bool
-is_result_frame(uint32 kind)
-{
-	return kind == FRAME_ROW || kind == FRAME_ROW_PART ||
-		kind == FRAME_ROW_DESCRIPTION || kind == FRAME_COMMAND ||
-		kind == FRAME_NOTICE;
-}
-
-/*
- * Take over from a frame what it says of the job.  Returns whether it is to be
- * kept as it is, too, for whoever reads the result.
- *
- * Of a job without a handle, only how it ended counts.  Where a command gives
- * more than one result (a rule can do that), the last one counts, as it does
- * for clients that send a simple-query message.
- */
-static bool
-take_frame(Job *job, uint32 kind, char *data, Size size)
-{
-	bool		kept = is_result_frame(kind) && !job->lost && !job->forgotten;
-	CommandFrame *command = (CommandFrame *) data;
-	WarningsFrame *warnings = (WarningsFrame *) data;
-
-	switch (kind)
-	{
-		case FRAME_ROW:
-		case FRAME_ROW_PART:
-		case FRAME_NOTICE:
-			break;
-		case FRAME_ROW_DESCRIPTION:
-			if (kept)
-				parse_row_description(data, size, &job->desc, &job->versions);
-			break;
-		case FRAME_COMMAND:
-			job->ncommands++;
-			job->row_count = command->row_count;
-			strlcpy(job->command_tag, command->tag, COMPLETION_TAG_BUFSIZE);
-			break;
-		case FRAME_WARNINGS:
-			job->warnings = warnings->count;
-			job->last_warning = pstrdup(warnings->last);
-			break;
-		case FRAME_ERROR:
-			job->error = job->forgotten ? &unread_error :
-				parse_message(data, size);
-			break;
-		default:
-			elog(ERROR, "unrecognized frame kind in result queue: %u", kind);
-	}
-	return kept;
-}
-
-/*
- * Something that a job has said could not be taken over, for want of memory or
- * disk space: the error that is being handled is that job's, and nobody
- * else's.  What was kept of it goes, so that there is room again.
- *
- * There is no subtransaction, since nothing but memory and files was touched.
- */
-static void
-blame_job(Job *job)
-{
-	ErrorData  *volatile error = &out_of_memory_error;
-
-	drop_spool(&job->spool);
-	job->lost = true;
-
-	MemoryContextSwitchTo(job->context);
-	PG_TRY();
-	{
-		error = CopyErrorData();
-		if (error->detail == NULL)
-			error->detail = out_of_memory_error.detail;
-	}
-	PG_CATCH();
-	{
-		/* There is not even memory for the error. */
-		error = &out_of_memory_error;
-	}
-	PG_END_TRY();
-	FlushErrorState();
-	if (job->error == NULL)
-		job->error = error;
-}
-
-/*
- * Take over the frames of the message at hand, up to where the job is done.
- * Returns what it then says, NULL where it is not.
- */
-static DoneFrame *
-take_frames(Job *job)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(job->context);
-	DoneFrame  *done = NULL;
-	char	   *kept = NULL;	/* the first of those that are to be kept */
-
-	while (done == NULL && job->message_pos < job->message_size)
-	{
-		char	   *frame = job->message + job->message_pos;
-		FrameHeader *header = (FrameHeader *) frame;
-		char	   *data = frame + FRAME_HEADER_SIZE;
-
-		if (kept != NULL && !is_result_frame(header->kind))
-		{
-			add_to_spool(job, kept, frame - kept);
-			kept = NULL;
-		}
-
-		/* Where it cannot be taken over, we go on with the one after. */
-		job->message_pos += frame_space(header->size);
-		if (header->kind == FRAME_DONE)
-			done = (DoneFrame *) data;
-		else if (take_frame(job, header->kind, data, header->size) &&
-				 kept == NULL)
-			kept = frame;
-	}
-	if (kept != NULL)
-		add_to_spool(job, kept, job->message + job->message_pos - kept);
-	MemoryContextSwitchTo(oldcontext);
-	return done;
-}
-
-/*
- * Can a job be said to have been canceled?  By the time the grace has passed,
- * it is the process that is ended.
- */
-static bool
-is_canceled(Job *job)
-{
-	return job->canceled ||
-		(job->error != NULL && job->cancel_requested &&
-		 (job->error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-		  job->error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN));
-}
-
-/* Count a job that has ended. */
-static void
-count_job(Job *job)
-{
-	static uint64 ended = 0;
-
-	/* Not one that was never launched */
-	if (!job->counted)
-		return;
-	job->end_number = ++ended;
-	if (job->submitted && !job->forgotten)
-	{
-		dlist_push_tail(&unused_jobs, &job->unused_node);
-		job->unused = true;
-		nunused_jobs++;
-	}
-	if (job->deadlocked && is_canceled(job))
-		job->error = &deadlock_error;
-	if (job->error == NULL)
-	{
-		stats.completed++;
-		stats.execution += job->execution;
-	}
-	else if (is_canceled(job))
-		stats.canceled++;
-	else
-		stats.failed++;
-}
-
-/* The error of a job that could not say what it was */
-static ErrorData *
-unsaid_error(Job *job, JobState state)
-{
-	char		message[LAST_ERROR_SIZE];
-
-	if (job->body->lost_error == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
-		return &replaced_error;
-	if (job->forgotten)
-		return job->cancel_requested ? &unread_error : NULL;
-	if (job->body->lost_error != 0)
-		return make_error(job, job->body->lost_error,
-						  "the background job failed, and there was no memory for its message",
-						  "More details may be available in the server log.");
-	if (state != JOB_LOST)
-		return NULL;
-	snprintf(message, sizeof(message),
-			 "lost connection to worker process with PID %d", (int) job->pid);
-	return make_error(job, ERRCODE_CONNECTION_FAILURE, message,
-					  "More details may be available in the server log.");
-}
-
-/*
- * There is nothing more to come of a job that has not said that it is done.  It
- * may have ended well, and only what it had still to say is lost.
- */
-static void
-job_lost(Job *job)
-{
-	JobState	state = shared_state(job->shared);
-
-	keep_progress(job);
-	if (job->error == NULL)
-		job->error = unsaid_error(job, state);
-	if (job->error == NULL)
-		job->lost = true;
-	count_job(job);
-	end_job(job);
-}
-
-/*
- * Receive a message, without waiting, and take it over.  *done is what the job
- * then says of its end.
- */
-static shm_mq_result
-take_message(Job *job, DoneFrame *volatile *done)
-{
-	if (job->message_pos >= job->message_size)
-	{
-		/* When it is done, all that it has said is there. */
-		bool		is_done = shared_state(job->shared) >= JOB_DONE;
-		Size		size = 0;
-		void	   *data = NULL;
-
-		pg_read_barrier();
-		job->message_pos = job->message_size = 0;
-		if (job->channel == NULL ||
-			shm_mq_receive(job->channel->results, &size, &data,
-						   true) != SHM_MQ_SUCCESS)
-		{
-			if (!is_done)
-				return SHM_MQ_WOULD_BLOCK;
-			if (job->output_taken || job->body->output_size == 0)
-				return SHM_MQ_DETACHED;
-			job->output_taken = true;
-			size = job->body->output_size;
-			data = DsaPointerIsValid(job->body->output) ?
-				dsa_get_address(pool_area, job->body->output) : job->body->area;
-		}
-		job->message = data;
-		job->message_size = size;
-	}
-
-	*done = take_frames(job);
-	return SHM_MQ_SUCCESS;
-}
-
-/*
- * Receive what a job has said, one message at a time, without waiting.  Returns
- * false where it has said nothing.
- *
- * No error of this is the caller's: what could not be taken over is an error of
- * the job.  A message that there is no memory for cannot be left out, so the
- * queue is given up, and the job goes on to its end unheard.
- */
-static bool
-pump_job(Job *job)
-{
-	MemoryContext oldcontext = CurrentMemoryContext;
-	DoneFrame  *volatile done = NULL;
-	volatile shm_mq_result result = SHM_MQ_SUCCESS;
-	uint32		holdoff = InterruptHoldoffCount;
-	uint32		cancel_holdoff = QueryCancelHoldoffCount;
-
-	if (shared_state(job->shared) == JOB_STARTING)
-		check_replaced(job);
-	/* There can be thousands that say nothing before they are done. */
-	if (job->channel == NULL && job->message_pos >= job->message_size &&
-		shared_state(job->shared) < JOB_DONE)
-		return false;
-	PG_TRY();
-	{
-		result = take_message(job, &done);
-	}
-	PG_CATCH();
-	{
-		done = NULL;
-		if (job->message_size == 0)
-			give_up_queue(job);
-		blame_job(job);
-		MemoryContextSwitchTo(oldcontext);
-		/* Throwing an error has ended those. */
-		InterruptHoldoffCount = holdoff;
-		QueryCancelHoldoffCount = cancel_holdoff;
-	}
-	PG_END_TRY();
-
-	if (result == SHM_MQ_WOULD_BLOCK)
-		return false;
-	if (result == SHM_MQ_DETACHED)
-		job_lost(job);
-	else if (done != NULL)
-	{
-		job->canceled = done->canceled;
-		job->execution = done->execution;
-		count_job(job);
-		end_job(job);
-	}
-	return true;
-}
-
-/* Receive what any job has said; false where there was nothing. */
-static bool
-pump_jobs(void)
-{
-	dlist_mutable_iter iter;
-	bool		progress = false;
-
-	dlist_foreach_modify(iter, &running_jobs)
-		progress |= pump_job(dlist_container(Job, running_node, iter.cur));
-	return progress;
-}
-
-/*
- * Receive what the jobs have said so far.  One that never ceases to say things
- * does not keep us: no more is received than its queue holds.
- */
-static void
-catch_up(void)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &running_jobs)
-	{
-		Job		   *job = dlist_container(Job, running_node, iter.cur);
-		Size		received = 0;
-		bool		more = true;
-
-		while (more && received < job->queue_size)
-		{
-			CHECK_FOR_INTERRUPTS();
-			pin_job(job);
-			more = pump_job(job) && !job_has_ended(job);
-			received += job->message_size;
-			unpin_job(job);
-		}
-	}
-}
-
-/* ----------------------------------------------------------------
- *		The launcher: settings
- * ----------------------------------------------------------------
- */
-
-/*
- * Settings that a job does not take over.  Users are set apart from these, by
- * rules of their own; the transaction's properties are those of a transaction
- * which the job is not part of; the client of a job is its launcher, which
- * reads the database's encoding; and the seed is not a state but an action.
- */
-static const char *const private_settings[] = {
-	"client_encoding", "role", "seed", "session_authorization",
-	"transaction_deferrable", "transaction_isolation", "transaction_read_only"
-};
-
-/*
- * Nor does it take over what a logical replication worker, in whose triggers it
- * is launched, has been made to work with: session_replication_role, an empty
- * search_path and the subscription's synchronous_commit.  That is how to apply
- * changes that were checked where they come from.  What the job writes, nobody
- * has checked; so it is done as in any session of its user, with triggers and
- * foreign keys.  Whatever is set there for a function is shared.
- */
-static bool
-is_shared_setting(struct config_generic *record)
-{
-	if (record->context < PGC_SU_BACKEND)
-		return false;
-	if (IsLogicalWorker() && record->source == PGC_S_OVERRIDE)
-		return false;
-	for (int i = 0; i < lengthof(private_settings); i++)
-	{
-		if (strcmp(record->name, private_settings[i]) == 0)
-			return false;
-	}
-	return true;
-}
-
-/*
- * Collect all that a session can set: name, value as shown, value to set, the
- * context that may set it, whether it is a placeholder, and who has set it.
- * restore_settings() is the counterpart.  What is shown of a real number is not
- * all of it, so one that was set in the session shows nothing, and is always
- * set.  Of a placeholder, which no library has defined here, nobody knows yet
- * which context may set it: the one counts that has.
- *
- * The server has functions for this, SerializeGUCState() and
- * RestoreGUCState(), made for parallel workers.  They would also take along
- * the session's users, and make RESET in the job give the built-in defaults.
- */
-static void
-collect_settings(StringInfo settings)
-{
-	int			count;
-	struct config_generic **records = all_settings(&count);
-
-	for (int i = 0; i < count; i++)
-	{
-		struct config_generic *record = records[i];
-		const char *shown;
-		const char *value;
-		char		exact[64];
-		bool		is_placeholder = (record->flags & GUC_CUSTOM_PLACEHOLDER) != 0;
-		Oid			role = setting_role(record);
-
-		/* A placeholder that was reset has no value, not even an empty one. */
-		if (!is_shared_setting(record) ||
-			(is_placeholder && record->source == PGC_S_DEFAULT))
-			continue;
-		shown = GetConfigOption(record->name, true, false);
-		if (shown == NULL)
-			shown = "";
-		appendBinaryStringInfo(settings, record->name,
-							   strlen(record->name) + 1);
-		value = shown;
-		if (record->vartype == PGC_REAL)
-		{
-			snprintf(exact, sizeof(exact), "%.17g", real_setting(record));
-			value = exact;
-			if (record->source >= PGC_S_CLIENT)
-				shown = "";
-		}
-		appendBinaryStringInfo(settings, shown, strlen(shown) + 1);
-		appendBinaryStringInfo(settings, value, strlen(value) + 1);
-		appendStringInfoChar(settings, (char) (is_placeholder ?
-											   record->scontext :
-											   record->context));
-		appendStringInfoChar(settings, is_placeholder);
-		appendBinaryStringInfo(settings, (char *) &role, sizeof(role));
-	}
-}
-
-/*
- * Have the session's settings changed?  serialized is what they were the last
- * time, and is brought up to date.
- */
-static bool
-settings_changed(StringInfo serialized)
-{
-	static StringInfoData scratch = {0};
-	Size		room = EstimateGUCStateSpace();
-	bool		changed;
-
-	if (scratch.data == NULL)
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-		initStringInfo(&scratch);
-		MemoryContextSwitchTo(oldcontext);
-	}
-	resetStringInfo(&scratch);
-	enlargeStringInfo(&scratch, room);
-	SerializeGUCState(room, scratch.data);
-	scratch.len = sizeof(Size) + *(Size *) scratch.data;
-
-	changed = scratch.len != serialized->len ||
-		memcmp(scratch.data, serialized->data, scratch.len) != 0;
-	if (changed)
-	{
-		resetStringInfo(serialized);
-		appendBinaryStringInfo(serialized, scratch.data, scratch.len);
-	}
-	return changed;
-}
-
-/*
- * Collect the session's settings again where they have changed.
- */
-static void
-refresh_settings(void)
-{
-	if (!settings_changed(&settings_serialized))
-		return;
-	resetStringInfo(&settings);
-	collect_settings(&settings);
-	settings_generation++;
-}
-
-/* ----------------------------------------------------------------
  *		The launcher: waiting
  * ----------------------------------------------------------------
  */
@@ -4309,16 +6883,6 @@ raise_deadlock(Job *job)
 					   (int) job->pid),
 			 errhint("The job has been canceled. What waits for the snapshots of others, as CREATE INDEX CONCURRENTLY does, can be run by CALL pg_background_maintain().")));
 }
-
-/* Where a job stands with the pool */
-typedef enum Place
-{
-	PLACE_LINE,					/* its session waits until it has a worker */
-	PLACE_QUEUE,				/* nobody does */
-	PLACE_PROCESS,				/* its worker's process has to start, or to end
-								 * the job before */
-	PLACE_WORKER				/* it has begun, or is about to */
-} Place;
 
 /*
  * Called with the lock held: a job that has a worker, or will have none.
@@ -4591,20 +7155,6 @@ make_cookie(void)
 	return cookie;
 }
 
-/* What a caller says of the job that he launches */
-typedef struct JobSpec
-{
-	text	   *sql;
-	int32		queue_size;		/* 0 = pg_background.default_queue_size */
-	text	   *label;			/* or NULL */
-	bool		is_v1;
-	bool		since_2;		/* by an interface of 2.0 or later */
-	bool		submitted;
-	bool		on_commit;
-	int			nparams;
-	StringInfo	params;			/* see Request */
-} JobSpec;
-
 /*
  * Make a job of what a caller says, and of who and what the session is now.
  * The pool does not know it yet, and it has no handle.
@@ -4733,15 +7283,6 @@ drop_stale_jobs(Job *job)
 		forget_job(stale);
 	}
 }
-
-/* How much a launch does before it returns */
-typedef enum LaunchMode
-{
-	LAUNCH_BEGIN,				/* the job has a worker, whose PID is known */
-	LAUNCH_RUN,					/* the same, but nobody asks for the PID at once */
-	LAUNCH_SUBMIT,				/* it has one, or is in a queue that has some */
-	LAUNCH_QUEUE				/* it is in its queue, whatever there is */
-} LaunchMode;
 
 /* Does a submitted job fit into what may be queued?  Called with the lock held. */
 static bool
@@ -5493,18 +8034,6 @@ raise_notice(Job *job, int64 number, SpoolScan *scan, MemoryContext context)
 	MemoryContextReset(context);
 }
 
-/* Reading a job's result into a caller's tuplestore */
-typedef struct Reader
-{
-	Job		   *job;
-	SpoolScan	scan;
-	TupleDesc	expected;
-	Tuplestorestate *store;
-	MemoryContext notice_context;
-	bool		matches;		/* the rows at hand are what is expected */
-	int64		notices;		/* how many we have come across */
-} Reader;
-
 /* Do what a frame of the result asks for. */
 static void
 read_frame(Reader *reader)
@@ -5645,7 +8174,7 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
 }
 
 /* ----------------------------------------------------------------
- *		The launcher: how SQL calls us
+ *		How SQL calls us
  *
  * A catalog can be of another version of this extension, or of one like it: it
  * says what arguments our functions get and what they return, and the server
@@ -5665,8 +8194,6 @@ read_job(Job *job, ReturnSetInfo *rsinfo, TimestampTz deadline)
 /* The columns of pg_background_outcome */
 #define OUTCOME			"(iltbbblttttz)"
 #define OUTCOME_COLUMNS	12
-
-static bool is_row_of(TupleDesc desc, const char *columns);
 
 /* Is this a type of such rows? */
 static bool
@@ -5980,13 +8507,6 @@ check_readable(Job *job)
 				 errmsg("results for PID %d are being read", (int) job->pid)));
 }
 
-/* The query that a result was delivered to */
-typedef struct Delivery
-{
-	MemoryContextCallback callback;
-	Job		   *job;
-} Delivery;
-
 /*
  * That query ends.  Where it has failed, nobody can tell what of the result has
  * come to its reader: the job has its handle again, and says that it is consumed.
@@ -6094,14 +8614,6 @@ launch_args(FunctionCallInfo fcinfo)
 		spec.label = PG_GETARG_TEXT_PP(2);
 	return spec;
 }
-
-/* A handle that a caller gives */
-typedef struct Handle
-{
-	int32		pid;
-	int64		cookie;
-	bool		isnull;
-} Handle;
 
 /* One that is a composite value */
 static Handle
@@ -7666,15 +10178,6 @@ pg_background_query(PG_FUNCTION_ARGS)
  * ----------------------------------------------------------------
  */
 
-/* The objects of a result, one by one */
-typedef struct JsonbReader
-{
-	Job		   *job;
-	ReturnSetInfo *rsinfo;
-	MemoryContext row_context;
-	TupleTableSlot *slot;		/* of the rows at hand */
-} JsonbReader;
-
 /* A job that has ended: what its rows are, or a set of command tags */
 static TupleDesc
 jsonb_row_type(Job *job)
@@ -7828,33 +10331,6 @@ ANOTHER_NAME(pg_background_result_jsonb, pg_background_result_jsonb_v2)
  *		SQL functions: a list of commands
  * ----------------------------------------------------------------
  */
-
-/* One call of pg_background_run_all() */
-typedef struct RunAll
-{
-	text	  **commands;
-	int			ncommands;
-	int			concurrency;
-	bool		stop_on_error;
-	bool		raise_error;
-
-	/* Where the outcomes go: a set, or an array of this type */
-	ReturnSetInfo *rsinfo;
-	Oid			outcome_type;
-	Datum		outcomes;
-
-	Job		  **jobs;			/* of each command, NULL before it is launched */
-	int64	   *elapsed;		/* milliseconds */
-	int			next;			/* the first command that is not launched */
-	bool		stopped;
-	int			nfailed;
-	int			first_failed;	/* which command, where there is one */
-
-	/* Those that have not ended, and which commands they are */
-	Job		  **running;
-	int		   *numbers;
-	int			nrunning;
-} RunAll;
 
 /* Note which commands have ended, and whether to stop. */
 static void
@@ -8391,2366 +10867,348 @@ pg_background_grant_again(PG_FUNCTION_ARGS)
 }
 
 /* ----------------------------------------------------------------
- *		The worker: what it says
+ *		What depends on the server's version
+ *
+ * Each difference has one name: here, or, where it is a type or a constant, in
+ * what processes share.  Nothing else tests PG_VERSION_NUM.
  * ----------------------------------------------------------------
  */
 
 /*
- * Frames that are still to be sent.  They are sent as one message, up to the
- * size that was there when sending it began: a message that waits for room in
- * the queue must be completed before the next, even where whatever made it
- * has been canceled meanwhile.
- */
-static StringInfoData output;
-static int	output_sending = 0;
-
-/* What makes up the output; allowed to grow in a critical section */
-static MemoryContext output_context;
-
-/* NULL where nobody listens, or hears it all in the end, see publish_output() */
-static shm_mq_handle *output_queue = NULL;
-static bool output_kept = false;
-
-/* Nobody has wanted rows or notices from the start, or there is no job. */
-static bool output_discard = true;
-
-static void finish_job(bool failed, bool canceled, int64 run_time, bool stays);
-
-static bool
-is_output_wanted(void)
-{
-	return !output_discard && my_body != NULL &&
-		pg_atomic_read_u32(&my_body->discard) == 0;
-}
-
-/*
- * Make room in the output where no error may be raised.  Returns false where
- * there is no room to be had.
- */
-static bool
-enlarge_output_without_error(Size space)
-{
-	Size		needed = output.len + space + 1;
-	Size		maxlen = Max(needed, 2 * (Size) output.maxlen);
-	char	   *data;
-
-	if (needed <= output.maxlen)
-		return true;
-	if (maxlen > MaxAllocSize)
-		return false;
-	data = MemoryContextAllocExtended(output_context, maxlen,
-									  MCXT_ALLOC_NO_OOM);
-	if (data == NULL)
-		return false;
-	memcpy(data, output.data, output.len);
-	pfree(output.data);
-	output.data = data;
-	output.maxlen = maxlen;
-	return true;
-}
-
-/*
- * Add a frame to the output, and return where its data go.
- */
-static char *
-append_frame(FrameKind kind, Size size)
-{
-	FrameHeader header;
-	char	   *start;
-
-	enlargeStringInfo(&output, frame_space(size));
-	start = output.data + output.len;
-	memset(start, 0, FRAME_HEADER_SIZE);
-	header.size = size;
-	header.kind = kind;
-	memcpy(start, &header, sizeof(header));
-	output.len += frame_space(size);
-	return start + FRAME_HEADER_SIZE;
-}
-
-/*
- * Send the output.  Where the queue is full: without wait, leave the rest for
- * later and return false; with wait, sleep until the launcher has made room.
- * flush says to let the launcher know at once.
- *
- * Whatever interrupts us finds the output in order.
- */
-static bool
-send_output(bool wait, bool flush)
-{
-	while (output_queue != NULL && output.len > 0)
-	{
-		shm_mq_iovec iov;
-
-		if (output_sending == 0)
-			output_sending = output.len;
-		iov.data = output.data;
-		iov.len = output_sending;
-		switch (send_nowait(output_queue, &iov, 1, flush))
-		{
-			case SHM_MQ_SUCCESS:
-				output.len -= output_sending;
-				memmove(output.data, output.data + output_sending, output.len);
-				output_sending = 0;
-				continue;
-			case SHM_MQ_DETACHED:
-				output_queue = NULL;
-				continue;
-			case SHM_MQ_WOULD_BLOCK:
-				break;
-		}
-		if (my_body == NULL ||
-			pg_atomic_read_u32(&my_body->discard) == DROP_ALL)
-		{
-			/* Nobody makes room any more. */
-			output_queue = NULL;
-			continue;
-		}
-		if (!wait)
-			return false;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
-						 wait_event(&send_wait_event, "PgBackgroundSend"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	if (output_queue == NULL && !output_kept)
-		resetStringInfo(&output);
-	return true;
-}
-
-/*
- * The server's elog.c hands us its protocol messages for errors and notices
- * through these, in place of a socket.
- *
- * pq_redirect_to_shm_mq() would do that, too, but it gives up the queue when
- * a message that waits for room is interrupted, and the error is lost.
- */
-static void
-output_comm_reset(void)
-{
-}
-
-/* Called after each message; its sender must not be held up. */
-static int
-output_flush(void)
-{
-	(void) send_output(false, true);
-	return 0;
-}
-
-static bool
-output_is_send_pending(void)
-{
-	return output.len > 0;
-}
-
-/* Warnings of the job that is running */
-static WarningsFrame job_warnings;
-
-/* A field of the server's protocol messages for errors and notices, or NULL */
-static const char *
-message_field(const char *body, size_t size, char code)
-{
-	const char *field = body;
-
-	while (field < body + size && field[0] != '\0')
-	{
-		if (field[0] == code)
-			return field + 1;
-		field += strlen(field) + 1;
-	}
-	return NULL;
-}
-
-/* Take note of a warning, which nobody may ever read. */
-static void
-note_warning(const char *body, size_t size)
-{
-	const char *severity = message_field(body, size, PG_DIAG_SEVERITY_NONLOCALIZED);
-	const char *message = message_field(body, size, PG_DIAG_MESSAGE_PRIMARY);
-
-	if (severity == NULL || message == NULL || strcmp(severity, "WARNING") != 0)
-		return;
-	job_warnings.count++;
-	strlcpy(job_warnings.last, message,
-			1 + pg_mbcliplen(message, strlen(message), LAST_ERROR_SIZE - 1));
-}
-
-/*
- * Bring a notice into the database's encoding, where a job has set another for
- * its client.  As any client's, its notices are in that by now.
- *
- * In a database without an encoding, and for a client without one, the server
- * has converted nothing.
- */
-static void
-convert_notice(StringInfo notice, const char *body)
-{
-	bool		converted = GetDatabaseEncoding() != PG_SQL_ASCII &&
-		pg_get_client_encoding() != PG_SQL_ASCII;
-
-	/* Fields are a letter and a string each, and another zero ends them. */
-	while (*body != '\0')
-	{
-		const char *text = body + 1;
-		Size		len = strlen(text);
-
-		appendStringInfoChar(notice, *body);
-		appendStringInfoString(notice, converted ?
-							   pg_client_to_server(text, len) : text);
-		appendStringInfoChar(notice, '\0');
-		body = text + len + 1;
-	}
-	appendStringInfoChar(notice, '\0');
-}
-
-static int
-output_putmessage(char type, const char *body, size_t size)
-{
-	FrameKind	kind = type == 'E' ? FRAME_ERROR : FRAME_NOTICE;
-	StringInfoData notice;
-
-	if ((type != 'E' && type != 'N') ||
-		(type == 'E' && me->connected &&
-		 (my_body == NULL || shared_state(me->job) == JOB_ENDED)))
-		return 0;
-
-	if (kind == FRAME_NOTICE &&
-		pg_get_client_encoding() != GetDatabaseEncoding())
-	{
-		/* A debugging message is not worth a PANIC. */
-		if (CritSectionCount > 0)
-			return 0;
-		initStringInfo(&notice);
-		convert_notice(&notice, body);
-		body = notice.data;
-		size = notice.len;
-	}
-	if (kind == FRAME_NOTICE)
-	{
-		note_warning(body, size);
-		if (!is_output_wanted())
-			return 0;
-	}
-
-	/*
-	 * Only a notice may wait for room, and only where that can be interrupted:
-	 * where there is an error, a transaction has to be aborted first.  Where it
-	 * cannot, as behind a commit, no notice is worth the PANIC that an error
-	 * would be.
-	 */
-	if (kind == FRAME_NOTICE)
-	{
-		if (InterruptHoldoffCount > 0 || CritSectionCount > 0)
-		{
-			if (!enlarge_output_without_error(frame_space(size)))
-				return 0;
-		}
-		else if (output.len > GATHER_SIZE)
-			(void) send_output(true, true);
-	}
-
-	memcpy(append_frame(kind, size), body, size);
-	return 0;
-}
-
-static void
-output_putmessage_noblock(char type, const char *body, size_t size)
-{
-	(void) output_putmessage(type, body, size);
-}
-
-static const PQcommMethods output_methods = {
-	.comm_reset = output_comm_reset,
-	.flush = output_flush,
-	.flush_if_writable = output_flush,
-	.is_send_pending = output_is_send_pending,
-	.putmessage = output_putmessage,
-	.putmessage_noblock = output_putmessage_noblock
-};
-
-/*
- * An error goes to the launcher in the database's encoding: there may be no
- * way to say it in what the job has made its client_encoding.
- */
-static void
-report_unconverted(void)
-{
-	(void) SetClientEncoding(GetDatabaseEncoding());
-}
-
-/* Of one that ends the process, only the log's hook hears before the client. */
-static emit_log_hook_type next_emit_log_hook = NULL;
-static int	fatal_error = 0;
-
-static void
-before_logging(ErrorData *error)
-{
-	if (error->elevel >= FATAL)
-	{
-		fatal_error = error->sqlerrcode;
-		report_unconverted();
-	}
-	if (next_emit_log_hook != NULL)
-		next_emit_log_hook(error);
-}
-
-/*
- * Leave what a job has said and could not send where its launcher finds it when the
- * job is done.  Where there is no room for it, that is an error, or its error's
- * SQLSTATE; nothing here fails.
- */
-static void
-publish_output(void)
-{
-	MemoryContext oldcontext = CurrentMemoryContext;
-	volatile dsa_pointer pointer = InvalidDsaPointer;
-
-	debug_query_string = NULL;
-	if (output.len <= my_body->area_size)
-		memcpy(my_body->area, output.data, output.len);
-	else
-	{
-		PG_TRY();
-		{
-			pointer = dsa_allocate_extended(pool_area, output.len,
-											DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
-			if (DsaPointerIsValid(pointer))
-				memcpy(dsa_get_address(pool_area, pointer), output.data,
-					   output.len);
-		}
-		PG_CATCH();
-		{
-			MemoryContextSwitchTo(oldcontext);
-			FlushErrorState();
-			pointer = InvalidDsaPointer;
-		}
-		PG_END_TRY();
-		if (!DsaPointerIsValid(pointer))
-		{
-			my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
-			return;
-		}
-		my_body->output = pointer;
-	}
-	my_body->output_size = output.len;
-}
-
-/*
- * The process ends with a job, which may not even have begun.  What is still to be
- * sent, such as why, is left where it is found.
- */
-static void
-leave_last_words(void)
-{
-	if (my_body == NULL)
-	{
-		my_body = body_of(&pool->jobs[me->job]);
-		output_queue = NULL;
-		output_kept = true;
-	}
-	(void) send_output(false, true);
-	if (output.len > 0)
-		publish_output();
-}
-
-/* ----------------------------------------------------------------
- *		The worker: rows
- * ----------------------------------------------------------------
- */
-
-/* Does this type go with the session, as a temporary table's row type? */
-static bool
-is_temporary_type(Oid type)
-{
-	HeapTuple	tuple;
-	bool		result;
-
-	if (type < FirstNormalObjectId)
-		return false;
-	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	if (!HeapTupleIsValid(tuple))
-		return true;
-	result = isAnyTempNamespace(((Form_pg_type) GETSTRUCT(tuple))->typnamespace);
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-/* Send a description of the rows that follow. */
-static void
-receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
-{
-	Size		size = desc->natts * (ATTRIBUTE_FIXED_PART_SIZE + sizeof(uint32));
-	char	   *data = palloc(Max(size, 1));
-	char	   *versions = data + desc->natts * ATTRIBUTE_FIXED_PART_SIZE;
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attr = (Form_pg_attribute)
-			(data + i * ATTRIBUTE_FIXED_PART_SIZE);
-		uint32		version = 0;
-
-		memcpy(attr, TupleDescAttr(desc, i), ATTRIBUTE_FIXED_PART_SIZE);
-		if (is_temporary_type(attr->atttypid))
-			attr->atttypid = InvalidOid;
-		else
-			version = type_version(attr->atttypid);
-		memcpy(versions + i * sizeof(uint32), &version, sizeof(version));
-	}
-	memcpy(append_frame(FRAME_ROW_DESCRIPTION, size), data, size);
-	pfree(data);
-}
-
-/*
- * Make a tuple that stands on its own: no value is kept elsewhere, since the
- * snapshot that allows us to read it there will be gone.
- *
- * *copied says whether the tuple is the caller's to free.
- */
-static MinimalTuple
-fetch_flat_tuple(TupleTableSlot *slot, bool *copied)
-{
-	TupleDesc	desc = slot->tts_tupleDescriptor;
-	Datum	   *values = NULL;
-	MinimalTuple tuple;
-
-	slot_getallattrs(slot);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attr = TupleDescAttr(desc, i);
-
-		if (attr->attlen != -1 || slot->tts_isnull[i] ||
-			!VARATT_IS_EXTERNAL(DatumGetPointer(slot->tts_values[i])))
-			continue;
-		if (values == NULL)
-		{
-			values = palloc(desc->natts * sizeof(Datum));
-			memcpy(values, slot->tts_values, desc->natts * sizeof(Datum));
-		}
-		values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
-	}
-
-	if (values == NULL)
-		return ExecFetchSlotMinimalTuple(slot, copied);
-
-	tuple = form_minimal_tuple(desc, values, slot->tts_isnull);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (values[i] != slot->tts_values[i])
-			pfree(DatumGetPointer(values[i]));
-	}
-	pfree(values);
-	*copied = true;
-	return tuple;
-}
-
-/*
- * Send a row.  One that is larger than what we gather goes in parts, so that
- * no frame is left half sent when sending it is interrupted.
- */
-static bool
-receiver_receive(TupleTableSlot *slot, DestReceiver *self)
-{
-	bool		copied;
-	MinimalTuple tuple;
-	Size		size;
-	char	   *rest;
-
-	if (!is_output_wanted())
-		return true;
-	tuple = fetch_flat_tuple(slot, &copied);
-	size = tuple->t_len;
-	rest = (char *) tuple;
-
-	if (output.len > 0 && output.len + frame_space(size) > GATHER_SIZE)
-		(void) send_output(true, false);
-
-	while (frame_space(size) > GATHER_SIZE)
-	{
-		Size		part = GATHER_SIZE - FRAME_HEADER_SIZE;
-
-		memcpy(append_frame(FRAME_ROW_PART, part), rest, part);
-		rest += part;
-		size -= part;
-		(void) send_output(true, false);
-	}
-	memcpy(append_frame(FRAME_ROW, size), rest, size);
-
-	if (copied)
-		pfree(tuple);
-	return true;
-}
-
-static void
-receiver_shutdown(DestReceiver *self)
-{
-}
-
-static DestReceiver row_receiver = {
-	.receiveSlot = receiver_receive,
-	.rStartup = receiver_startup,
-	.rShutdown = receiver_shutdown,
-	.rDestroy = receiver_shutdown,
-	.mydest = DestTupleQueue
-};
-
-/* ----------------------------------------------------------------
- *		The worker: whose job it is, in the server log
- *
- * log_line_prefix has no user and no database to show of a background process,
- * so every line of a job has them in its context.  The launcher does not show
- * them, see drop_job_line().
- * ----------------------------------------------------------------
- */
-
-static char job_line[sizeof(JOB_LINE_START) + 2 * NAMEDATALEN + LABEL_SIZE + 64];
-static char job_label[LABEL_SIZE + 1];
-static char database_name[NAMEDATALEN];
-static char user_name[NAMEDATALEN];
-static Oid	named_user = InvalidOid;
-
-/* Make the line of what is known. */
-static void
-make_job_line(void)
-{
-	snprintf(job_line, sizeof(job_line),
-			 job_label[0] != '\0' ?
-			 JOB_LINE_START "\"%s\" in database \"%s\", label \"%s\"" :
-			 JOB_LINE_START "\"%s\" in database \"%s\"",
-			 user_name, database_name, job_label);
-
-	/* It is one line, whatever it is made of. */
-	for (char *c = job_line; *c != '\0'; c++)
-	{
-		if ((unsigned char) *c < ' ')
-			*c = ' ';
-	}
-}
-
-/*
- * A job of this user begins.  Until his name can be looked up, it is what it was
- * in his job before, if that was the last one.
- */
-static void
-begin_job_line(Oid user)
-{
-	JobInfo		info;
-
-	read_job_info(my_body, &info);
-	strlcpy(job_label, info.label, LABEL_SIZE + 1);
-	if (user == named_user)
-		make_job_line();
-	else
-		job_line[0] = '\0';
-}
-
-/* Look the names up, in a transaction. */
-static void
-complete_job_line(Oid user)
-{
-	char	   *name = GetUserNameFromId(user, true);
-
-	if (name == NULL)
-		name = psprintf("%u", user);
-	if (database_name[0] == '\0')
-		strlcpy(database_name, get_database_name(MyDatabaseId), NAMEDATALEN);
-	if (user != named_user || strcmp(user_name, name) != 0)
-	{
-		strlcpy(user_name, name, NAMEDATALEN);
-		named_user = user;
-		make_job_line();
-	}
-	pfree(name);
-}
-
-/*
- * An error context callback, the outermost of the job.
- *
- * It must not make a message impossible to say: what is in the way of a client
- * encoding that the job has set is left out.
- */
-static void
-add_job_line(void *arg)
-{
-	char		line[sizeof(job_line)];
-
-	if (job_line[0] == '\0')
-		return;
-	strlcpy(line, job_line, sizeof(line));
-	for (char *c = line; *c != '\0'; c++)
-	{
-		if (IS_HIGHBIT_SET(*c) &&
-			pg_get_client_encoding() != GetDatabaseEncoding())
-			*c = '?';
-	}
-	errcontext("%s", line);
-}
-
-/* ----------------------------------------------------------------
- *		The worker: settings and users
- * ----------------------------------------------------------------
- */
-
-/*
- * Set those of the launcher's settings that are not equal here, see
- * collect_settings().  Returns how many could not be set, having said so at
- * one level, or at another where the setting is a placeholder there.
- */
-static int
-set_settings(char *settings, Size size, int elevel, int placeholder_elevel)
-{
-	char	   *end = settings + size;
-	int			failed = 0;
-
-	while (settings < end)
-	{
-		char	   *name = settings;
-		char	   *shown = name + strlen(name) + 1;
-		char	   *value = shown + strlen(shown) + 1;
-		char	   *context = value + strlen(value) + 1;
-		bool		is_placeholder = context[1];
-		const char *ours = GetConfigOption(name, true, false);
-		Oid			role;
-
-		memcpy(&role, context + 2, sizeof(role));
-		settings = context + 2 + sizeof(role);
-		if ((ours == NULL || strcmp(ours, shown) != 0) &&
-			!set_setting(name, value, (GucContext) *context, role,
-						 is_placeholder ? placeholder_elevel : elevel))
-			failed++;
-	}
-	return failed;
-}
-
-/*
- * Make the session's settings those of the launcher.  Those that are equal
- * stay as they are, so that RESET in the job gives what it gives in any session
- * of this user.
- *
- * There are settings that exclude one another (log_statement_stats and
- * log_parser_stats), so that the order matters; one that cannot be set is tried
- * again after the others.
- *
- * What nobody has defined in the launcher, a library may have defined here.
- * Where it knows no such name, or no such value, the server warns a session
- * that loads that library, and goes on; warning_level is how to do so here.
- *
- * Errors: those of setting a setting.
- */
-static void
-restore_settings(char *settings, Size size, int warning_level)
-{
-	int			failed = INT_MAX;
-	int			before;
-
-	do
-	{
-		before = failed;
-		failed = set_settings(settings, size, DEBUG5, DEBUG5);
-	} while (failed > 0 && failed < before);
-
-	if (failed > 0)
-		(void) set_settings(settings, size, ERROR, warning_level);
-}
-
-static void
-set_user(const char *setting, Oid user)
-{
-	(void) set_config_option(setting, OidIsValid(user) ?
-							 GetUserNameFromId(user, false) : "none",
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
-							 true, ERROR, false);
-}
-
-/*
- * What the launcher's session is: its settings as they were last sent, and
- * its users.  session_serialized is what this session's settings were when
- * they had been made the same.
- */
-static StringInfoData session_settings;
-static uint64 session_settings_id = 0;
-static uint64 last_session = 0;
-static StringInfoData session_serialized;
-static Oid	session_user_id;
-static Oid	session_role;
-
-/* The configuration was read again, and may differ from the launcher's. */
-static bool session_stale = false;
-
-static void forget_statements(void);
-
-/*
- * Make this session the same as the launcher's, in a transaction.  The level
- * is that of warnings of the launcher's settings.
- */
-static void
-adopt_session(bool settings_too, int warning_level)
-{
-	forget_statements();
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	complete_job_line(session_user_id);
-	if (settings_too)
-	{
-		ResetAllOptions();
-		restore_settings(session_settings.data, session_settings.len,
-						 warning_level);
-	}
-	if (session_user_id != GetSessionUserId())
-		set_user("session_authorization", session_user_id);
-	if (session_role != GetCurrentRoleId())
-		set_user("role", session_role);
-	CommitTransactionCommand();
-	(void) settings_changed(&session_serialized);
-	session_stale = false;
-}
-
-/* Show the label of the job in pg_stat_activity, as versions from 2.0 on do. */
-static void
-show_label(void)
-{
-	JobInfo		info;
-	char	   *name;
-
-	read_job_info(my_body, &info);
-	name = psprintf("%s:%s", LIBRARY_NAME, info.label);
-	/* Or the server says that it does. */
-	name[pg_mbcliplen(name, strlen(name), NAMEDATALEN - 1)] = '\0';
-	(void) set_config_option("application_name", name, PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR, false);
-	pfree(name);
-}
-
-/* Take over from a request what it says of the launcher's session. */
-static void
-take_session(Request *request)
-{
-	SharedSettings *shared = dsa_get_address(pool_area, my_body->settings);
-
-	if (shared->id != session_settings_id)
-	{
-		/* Other sessions may have the same. */
-		if (shared->size != session_settings.len ||
-			memcmp(shared->data, session_settings.data, shared->size) != 0)
-		{
-			resetStringInfo(&session_settings);
-			appendBinaryStringInfo(&session_settings, shared->data,
-								   shared->size);
-			session_stale = true;
-		}
-		session_settings_id = shared->id;
-	}
-	session_user_id = request->session_user;
-	session_role = request->role;
-
-	/* What one session has made us plan is nothing to another. */
-	if (pool->jobs[me->job].session != last_session)
-		forget_statements();
-	last_session = pool->jobs[me->job].session;
-
-	if (session_stale ||
-		session_user_id != GetSessionUserId() ||
-		session_role != GetCurrentRoleId())
-		adopt_session(session_stale, WARNING);
-}
-
-/* ----------------------------------------------------------------
- *		The worker: running a job
- *
- * This follows exec_simple_query() and its helpers in the server's
- * tcop/postgres.c step by step, which cannot be called from here.
- * ----------------------------------------------------------------
- */
-
-static bool xact_started = false;
-
-/* See Request; and who we are without it */
-static Oid	hold_user = InvalidOid;
-static Oid	plain_user;
-
-static void
-start_xact_command(void)
-{
-	if (!xact_started)
-	{
-		StartTransactionCommand();
-		xact_started = true;
-
-		/* The server wants it to be zero when a transaction starts. */
-		if (OidIsValid(hold_user))
-		{
-			plain_user = GetUserId();
-			SetUserIdAndSecContext(hold_user, SECURITY_LOCAL_USERID_CHANGE);
-		}
-	}
-
-	if (!statement_timeout_applies())
-		disable_timeout(STATEMENT_TIMEOUT, false);
-	else if (!get_timeout_active(STATEMENT_TIMEOUT))
-		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
-}
-
-static void
-finish_xact_command(void)
-{
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	if (xact_started)
-	{
-		CommitTransactionCommand();
-		xact_started = false;
-		if (OidIsValid(hold_user))
-			SetUserIdAndSecContext(plain_user, 0);
-	}
-}
-
-/* Is this string to be logged by log_statement? */
-static bool
-is_logged_statement(List *parsetrees)
-{
-	ListCell   *lc;
-
-	if (log_statement == LOGSTMT_NONE)
-		return false;
-	foreach(lc, parsetrees)
-	{
-		if (GetCommandLogLevel((Node *) lfirst_node(RawStmt, lc)) <= log_statement)
-			return true;
-	}
-	return false;
-}
-
-static bool
-is_transaction_exit(Node *stmt)
-{
-	if (!IsA(stmt, TransactionStmt))
-		return false;
-	switch (((TransactionStmt *) stmt)->kind)
-	{
-		case TRANS_STMT_COMMIT:
-		case TRANS_STMT_PREPARE:
-		case TRANS_STMT_ROLLBACK:
-		case TRANS_STMT_ROLLBACK_TO:
-			return true;
-		default:
-			return false;
-	}
-}
-
-/*
- * Refuse what a job cannot do.
- *
- * Errors: 25P02 in an aborted transaction, 0A000 for COPY to or from a client
- * that is not there, 2D000 for transaction control where a user is held over
- * the transaction.
- */
-static void
-check_statement(Node *stmt)
-{
-	if (IsAbortedTransactionBlockState() && !is_transaction_exit(stmt))
-		ereport(ERROR,
-				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
-				 errmsg("current transaction is aborted, commands ignored until end of transaction block")));
-
-	if (IsA(stmt, CopyStmt) && ((CopyStmt *) stmt)->filename == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("COPY protocol not allowed in pg_background"),
-				 errhint("A job has no client: have COPY use a file or a program of the server's.")));
-
-	if (IsA(stmt, TransactionStmt) && OidIsValid(hold_user))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("transaction control is not allowed in a background job launched by a security-definer function"),
-				 errhint("Before PostgreSQL 17, the function's owner has to have LOGIN for that.")));
-}
-
-/* The parameters of a job's only statement */
-typedef struct JobParams
-{
-	int			count;
-	int			used;			/* the highest number that the statement has */
-	Oid		   *types;
-	ParamListInfo list;
-} JobParams;
-
-/*
- * Statements with parameters that were run before, since one that comes again
- * need not be parsed and planned again: the last ones, in a ring.  The server's
- * plan cache sees to it that they are planned anew where that is necessary.
- *
- * They are those of one session, with its users and settings, see
- * forget_statements().
- */
-static CachedPlanSource *statements[16];
-static int	next_statement = 0;
-
-/* The parser has found $n. */
-static Node *
-param_hook(ParseState *pstate, ParamRef *ref)
-{
-	JobParams  *params = pstate->p_ref_hook_state;
-	Param	   *param;
-	Oid			type;
-
-	if (ref->number <= 0 || ref->number > params->count)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_PARAMETER),
-				 errmsg("there is no parameter $%d", ref->number),
-				 parser_errposition(pstate, ref->location)));
-	params->used = Max(params->used, ref->number);
-
-	type = params->list->params[ref->number - 1].ptype;
-	param = makeNode(Param);
-	param->paramkind = PARAM_EXTERN;
-	param->paramid = ref->number;
-	param->paramtype = type;
-	param->paramtypmod = -1;
-	param->paramcollid = get_typcollation(type);
-	param->location = ref->location;
-	return (Node *) param;
-}
-
-static void
-setup_param_hook(ParseState *pstate, void *arg)
-{
-	pstate->p_ref_hook_state = arg;
-	pstate->p_paramref_hook = param_hook;
-}
-
-/*
- * Errors: 08P01 where there are more parameters than the statement has, as
- * where one is bound in the protocol.
- */
-static void
-check_params_used(JobParams *params)
-{
-	if (params->used < params->count)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("job supplies %d parameters, but its statement requires %d",
-						params->count, params->used)));
-}
-
-/* Restore a job's parameters, see params_args(). */
-static JobParams *
-restore_params(Request *request, char *data)
-{
-	JobParams  *params = palloc0(sizeof(JobParams));
-
-	params->count = request->nparams;
-	if (params->count == 0)
-		return params;
-
-	params->types = palloc(params->count * sizeof(Oid));
-	params->list = makeParamList(params->count);
-	for (int i = 0; i < params->count; i++)
-	{
-		ParamExternData *param = &params->list->params[i];
-
-		memcpy(&param->ptype, data, sizeof(Oid));
-		data += sizeof(Oid);
-		param->value = datumRestore(&data, &param->isnull);
-		param->pflags = PARAM_FLAG_CONST;
-		params->types[i] = param->ptype;
-	}
-	return params;
-}
-
-/* A session, a user or a setting has changed: plan everything anew. */
-static void
-forget_statements(void)
-{
-	ResetPlanCache();
-	for (int i = 0; i < lengthof(statements); i++)
-	{
-		if (statements[i] != NULL)
-			DropCachedPlan(statements[i]);
-		statements[i] = NULL;
-	}
-}
-
-/* Was this statement run before, with parameters of these types? */
-static CachedPlanSource *
-find_statement(const char *sql, JobParams *params)
-{
-	for (int i = 0; i < lengthof(statements); i++)
-	{
-		CachedPlanSource *source = statements[i];
-
-		if (source != NULL && source->num_params == params->count &&
-			memcmp(source->param_types, params->types,
-				   params->count * sizeof(Oid)) == 0 &&
-			strcmp(source->query_string, sql) == 0)
-			return source;
-	}
-	return NULL;
-}
-
-/* Keep a statement that has been analyzed, for the next time that it comes. */
-static CachedPlanSource *
-keep_statement(CachedPlanSource *source, List *queries, JobParams *params)
-{
-	CompleteCachedPlan(source, queries, NULL, params->types, params->count,
-					   NULL, NULL, CURSOR_OPT_PARALLEL_OK, false);
-	SaveCachedPlan(source);
-	if (statements[next_statement] != NULL)
-		DropCachedPlan(statements[next_statement]);
-	statements[next_statement] = source;
-	next_statement = (next_statement + 1) % lengthof(statements);
-	return source;
-}
-
-/*
- * Say that a command has completed.  Where it was the last one, this is done
- * behind the commit, so that nothing is waited for.
- */
-static void
-send_command(QueryCompletion *qc, bool is_last)
-{
-	CommandFrame *command;
-	char	   *tag;
-	const char *name = GetCommandTagName(qc->commandTag);
-
-	/* Where nobody reads them one by one, the last one is enough. */
-	if (output_kept)
-		output.len = 0;
-	command = (CommandFrame *) append_frame(FRAME_COMMAND,
-											sizeof(CommandFrame));
-	tag = command->tag;
-	command->row_count = qc->nprocessed;
-
-	if (!command_tag_display_rowcount(qc->commandTag))
-		strlcpy(tag, name, COMPLETION_TAG_BUFSIZE);
-	else
-		snprintf(tag, COMPLETION_TAG_BUFSIZE,
-				 qc->commandTag == CMDTAG_INSERT ? "%s 0 " UINT64_FORMAT :
-				 "%s " UINT64_FORMAT, name, qc->nprocessed);
-	if (output.len > GATHER_SIZE && !is_last)
-		(void) send_output(true, false);
-}
-
-/*
- * Plan a statement; *cached is set where the plan is a cached one, which is then
- * the portal's to release.
- */
-static List *
-plan_statement(RawStmt *parsetree, const char *sql, JobParams *params,
-			   CachedPlan **cached)
-{
-	CachedPlanSource *source = NULL;
-	List	   *queries;
-
-	*cached = NULL;
-	if (params->count > 0)
-		source = find_statement(sql, params);
-	if (source == NULL)
-	{
-		/* It copies the tree, which analysis may change. */
-		if (params->count > 0)
-			source = CreateCachedPlan(parsetree, sql,
-									  CreateCommandTag(parsetree->stmt));
-		queries = analyze_and_rewrite(parsetree, sql, setup_param_hook, params);
-		check_params_used(params);
-		if (source == NULL)
-			return pg_plan_queries(queries, sql, CURSOR_OPT_PARALLEL_OK,
-								   params->list);
-		keep_statement(source, queries, params);
-	}
-	*cached = GetCachedPlan(source, params->list, NULL, NULL);
-	return (*cached)->stmt_list;
-}
-
-/*
- * Run one statement of the string.  Only the last one has its rows sent.
- */
-static void
-run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
-			  bool is_last, bool implicit_block)
-{
-	CommandTag	tag = CreateCommandTag(parsetree->stmt);
-	bool		snapshot_set = false;
-	MemoryContext context;
-	MemoryContext oldcontext;
-	List	   *plans;
-	CachedPlan *cached;
-	Portal		portal;
-	DestReceiver *receiver;
-	QueryCompletion qc;
-
-	forget_query_id();
-	set_ps_display(GetCommandTagName(tag));
-	check_statement(parsetree->stmt);
-	start_xact_command();
-	if (implicit_block)
-		BeginImplicitTransactionBlock();
-	CHECK_FOR_INTERRUPTS();
-
-	/* The transaction's context goes where the command is COMMIT. */
-	context = AllocSetContextCreate(MessageContext, "pg_background statement",
-									ALLOCSET_DEFAULT_SIZES);
-	oldcontext = MemoryContextSwitchTo(context);
-	portal = CreatePortal("", true, true);
-	portal->visible = false;
-	if (analyze_requires_snapshot(parsetree))
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		snapshot_set = true;
-	}
-	plans = plan_statement(parsetree, sql, params, &cached);
-	PortalDefineQuery(portal, NULL, sql, tag, plans, cached);
-	if (snapshot_set)
-		PopActiveSnapshot();
-	CHECK_FOR_INTERRUPTS();
-
-	PortalStart(portal, params->list, 0, InvalidSnapshot);
-	receiver = is_last && !output_discard ? &row_receiver : None_Receiver;
-	MemoryContextSwitchTo(oldcontext);
-
-	run_portal(portal, receiver, &qc);
-	PortalDrop(portal, false);
-
-	if (is_last)
-	{
-		if (implicit_block)
-			EndImplicitTransactionBlock();
-		/* Nothing that is to be said behind the commit may fail. */
-		enlargeStringInfo(&output, frame_space(sizeof(CommandFrame)) +
-						  frame_space(sizeof(WarningsFrame)) +
-						  frame_space(sizeof(DoneFrame)));
-		finish_xact_command();
-	}
-	else if (IsA(parsetree->stmt, TransactionStmt))
-		finish_xact_command();
-	else
-	{
-		CommandCounterIncrement();
-		/* The time-out is that of each statement, not of the string. */
-		disable_timeout(STATEMENT_TIMEOUT, false);
-	}
-
-	send_command(&qc, is_last);
-	MemoryContextDelete(context);
-}
-
-/*
- * Run an SQL string as though it had arrived as one simple-query message.
- *
- * Where it has ended well, query cancels are held off on return.
- */
-static void
-run_string(const char *sql, JobParams *params)
-{
-	List	   *parsetrees;
-	ListCell   *lc;
-	bool		stats = log_statement_stats;
-	bool		logged = false;
-	bool		implicit_block;
-	CachedPlanSource *cached = NULL;
-	MemoryContext oldcontext;
-	char		duration[32];
-
-	if (stats)
-		ResetUsage();
-	start_xact_command();
-	complete_job_line(session_user_id);
-
-	oldcontext = MemoryContextSwitchTo(MessageContext);
-	if (params->count > 0)
-		cached = find_statement(sql, params);
-	parsetrees = cached != NULL ? list_make1(cached->raw_parse_tree) :
-		pg_parse_query(sql);
-	MemoryContextSwitchTo(oldcontext);
-
-	if (is_logged_statement(parsetrees))
-	{
-		ereport(LOG,
-				(errmsg("statement: %s", sql),
-				 errhidestmt(true)));
-		logged = true;
-	}
-
-	if (params->count > 0 && list_length(parsetrees) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("cannot run multiple commands with parameters"),
-				 errhint("Launch a job for each, or put them into a function or procedure.")));
-	if (parsetrees == NIL)
-		check_params_used(params);
-
-	/* An implicit block also keeps procedures from ending the transaction. */
-	implicit_block = list_length(parsetrees) > 1 || OidIsValid(hold_user);
-
-	foreach(lc, parsetrees)
-		run_statement(lfirst_node(RawStmt, lc), sql, params,
-					  lnext(parsetrees, lc) == NULL, implicit_block);
-	finish_xact_command();
-
-	if (IsTransactionOrTransactionBlock())
-	{
-		if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-			ereport(ERROR,
-					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-					 errmsg("the background job left a transaction open, and what it did there was rolled back"),
-					 errhint("End the transaction with COMMIT.")));
-		ereport(WARNING,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("the background job left a transaction open, which is rolled back")));
-		AbortOutOfAnyTransaction();
-	}
-
-	/* A cancel that comes now is too late. */
-	HOLD_CANCEL_INTERRUPTS();
-	set_shared_state(me->job, JOB_ENDED);
-
-	switch (check_log_duration(duration, logged))
-	{
-		case 1:
-			ereport(LOG,
-					(errmsg("duration: %s ms", duration),
-					 errhidestmt(true)));
-			break;
-		case 2:
-			ereport(LOG,
-					(errmsg("duration: %s ms  statement: %s", duration, sql),
-					 errhidestmt(true)));
-			break;
-	}
-	if (stats)
-		ShowUsage("QUERY STATISTICS");
-}
-
-/*
- * pg_background.worker_timeout has passed.  Its number among the server's
- * time-outs is known once it is registered.
- */
-static TimeoutId job_timeout_id;
-static volatile sig_atomic_t job_timed_out = false;
-
-static void
-handle_job_timeout(void)
-{
-	job_timed_out = true;
-	InterruptPending = true;
-	QueryCancelPending = true;
-	SetLatch(MyLatch);
-}
-
-/* Put an error that says so in the place of the one that is being handled. */
-static void
-replace_timeout_error(void)
-{
-	FlushErrorState();
-	PG_TRY();
-	{
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling job due to pg_background.worker_timeout")));
-	}
-	PG_CATCH();
-	{
-		/* It is the one to be reported now. */
-		MemoryContextSwitchTo(MessageContext);
-	}
-	PG_END_TRY();
-}
-
-/*
- * A job has failed: report the error to the log and to the launcher, and
- * clean up, as PostgresMain() does.  Returns whether it was canceled by
- * somebody's wish, rather than by a time-out, which has the same SQLSTATE.
- */
-static bool
-recover_from_error(void)
-{
-	ErrorData  *error;
-	bool		canceled;
-
-	MemoryContextSwitchTo(MessageContext);
-	if (job_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
-		replace_timeout_error();
-
-	HOLD_INTERRUPTS();
-	disable_all_timeouts(false);
-	QueryCancelPending = false;
-	error = CopyErrorData();
-	canceled = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
-		error->message_id != NULL &&
-		strcmp(error->message_id, "canceling statement due to user request") == 0;
-	report_unconverted();
-	EmitErrorReport();
-
-	debug_query_string = NULL;
-	AbortOutOfAnyTransaction();
-	PortalErrorCleanup();
-	if (MyReplicationSlot != NULL)
-		ReplicationSlotRelease();
-	jit_reset_after_error();
-
-	MemoryContextSwitchTo(MessageContext);
-	FlushErrorState();
-	xact_started = false;
-	RESUME_INTERRUPTS();
-	return canceled;
-}
-
-/* Has this session a schema of its own for temporary tables? */
-static bool
-has_temp_namespace(void)
-{
-	Oid			namespace;
-	Oid			toast_namespace;
-
-	GetTempNamespaceState(&namespace, &toast_namespace);
-	return OidIsValid(namespace);
-}
-
-/*
- * Is the current user the one that the session's settings say?  Servers without
- * the fix of CVE-2024-10978 can be made to forget that.
- */
-static bool
-is_user_consistent(void)
-{
-	Oid			role = GetCurrentRoleId();
-
-	return GetUserId() == (OidIsValid(role) ? role : GetSessionUserId());
-}
-
-/*
- * Has a library been loaded that keeps connections to other servers for as long
- * as the process lives?  They were made as somebody, and a later job, perhaps of
- * another role, would have them; from here they can neither be told nor closed.
- *
- * Each is known by a function of its own.
- */
-static bool
-keeps_connections(void)
-{
-	static const char *const functions[] = {
-		"dblink_connect", "mysql_fdw_handler", "oracle_fdw_handler",
-		"plproxy_call_handler", "postgres_fdw_handler"
-	};
-	static uint64 loads_seen = 0;
-	static bool found = false;
-	uint64		loads = count_loads();
-
-	/* To look for them takes longer than a small job. */
-	if (loads == loads_seen)
-		return found;
-	loads_seen = loads;
-	for (int i = 0; !found && i < lengthof(functions); i++)
-		found = dlsym(RTLD_DEFAULT, functions[i]) != NULL;
-	return found;
-}
-
-/*
- * Can reset_session() make of this session what a new one is?  What only the
- * end of its process undoes for sure is: temporary tables, a replication
- * origin, a user that the server has mistaken, a base backup that is under way,
- * and connections.
- *
- * As DISCARD ALL does, it leaves what the libraries of procedural languages keep
- * (%_SHARED of PL/Perl, GD of PL/Python), and whatever libraries were loaded.
- */
-static bool
-can_be_reset(void)
-{
-	return !has_temp_namespace() && !has_replication_origin() &&
-		is_user_consistent() && get_backup_status() == SESSION_BACKUP_NONE &&
-		!keeps_connections();
-}
-
-/*
- * This process is connected as the caller of a SECURITY DEFINER function, who
- * sees in pg_stat_activity what it runs.  That is the owner's to know.
- *
- * Parallel workers would show it, too, so there are none.
- */
-static void
-hide_held_job(void)
-{
-	(void) set_config_option("max_parallel_workers", "0", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR, false);
-	pgstat_report_activity(STATE_RUNNING, HELD_JOB_TEXT);
-}
-
-/*
- * Run the job at hand, and say everything that there is to say of it.
- *
- * A query cancel takes effect only while the job runs.  Where it has taken
- * effect, another may be on its way, which must not meet the next job.
- */
-static void
-run_job(void)
-{
-	Request    *request = &my_body->request;
-	char	   *sql = my_body->area;
-	char	   *params = sql + MAXALIGN(request->sql_size);
-	TimestampTz start = GetCurrentTimestamp();
-	volatile bool failed = false;
-	volatile bool canceled = false;
-	bool		stays;
-	DoneFrame  *done;
-	ErrorContextCallback callback = {
-		.previous = error_context_stack,
-		.callback = add_job_line
-	};
-
-	begin_job_line(request->session_user);
-	error_context_stack = &callback;
-	output_discard = request->discard;
-	job_timed_out = false;
-	job_warnings.count = 0;
-
-	PG_TRY();
-	{
-		RESUME_CANCEL_INTERRUPTS();
-		take_session(request);
-		if (request->shows_label)
-			show_label();
-		hold_user = request->hold_user;
-
-		debug_query_string = sql;
-		SetCurrentStatementStartTimestamp();
-		if (OidIsValid(hold_user))
-			hide_held_job();
-		else
-			pgstat_report_activity(STATE_RUNNING, sql);
-		if (pg_atomic_read_u32(&my_body->canceled) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("canceling statement due to user request")));
-		if (worker_timeout > 0)
-			enable_timeout_after(job_timeout_id, worker_timeout);
-		MemoryContextSwitchTo(MessageContext);
-		run_string(sql, restore_params(request, params));
-		disable_timeout(job_timeout_id, false);
-	}
-	PG_CATCH();
-	{
-		failed = true;
-		canceled = recover_from_error();
-		/* Throwing an error has ended that. */
-		HOLD_CANCEL_INTERRUPTS();
-		set_shared_state(me->job, JOB_ENDED);
-	}
-	PG_END_TRY();
-
-	QueryCancelPending = false;
-	debug_query_string = NULL;
-	hold_user = InvalidOid;
-
-	pgstat_report_stat(true);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	set_ps_display("idle");
-
-	stays = !canceled && can_be_reset();
-	if (job_warnings.count > 0)
-		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
-			   &job_warnings, sizeof(WarningsFrame));
-	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
-	done->canceled = canceled;
-	done->execution = GetCurrentTimestamp() - start;
-	(void) send_output(true, true);
-	if (output_kept)
-		publish_output();
-	error_context_stack = callback.previous;
-	output_discard = true;
-	output_queue = NULL;
-	finish_job(failed, canceled, GetCurrentTimestamp() - start, stays);
-	MemoryContextSwitchTo(TopMemoryContext);
-	MemoryContextReset(MessageContext);
-}
-
-/*
- * Start the server's random numbers anew, so that a job cannot know those of the
- * next.
- */
-static void
-reseed_random(void)
-{
-	/* From -1 to 1 */
-	double		seed = strong_random() / 9223372036854775808.0;
-
-	(void) DirectFunctionCall1(setseed, Float8GetDatum(seed));
-}
-
-/*
- * Undo what the job has done to the session, as DISCARD ALL would, and what
- * it knew as a launcher, so that the next one cannot see it.
- */
-static void
-reset_session(void)
-{
-	StartTransactionCommand();
-	PortalHashTableDeleteAll();
-	DropAllPreparedStatements();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	ResetSequenceCaches();
-	forget_all_jobs();
-	memset(&stats, 0, sizeof(stats));
-	drop_temporary_slots();
-	reseed_random();
-	CommitTransactionCommand();
-
-	if (!settings_changed(&session_serialized))
-		return;
-
-	/*
-	 * Where that fails, it is tried again, as the next job's error.  The launcher
-	 * has been warned.
-	 */
-	PG_TRY();
-	{
-		adopt_session(true, DEBUG5);
-	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(TopMemoryContext);
-		FlushErrorState();
-		session_stale = true;
-		RESUME_INTERRUPTS();
-		/* Throwing an error has ended that. */
-		HOLD_CANCEL_INTERRUPTS();
-	}
-	PG_END_TRY();
-}
-/* ----------------------------------------------------------------
- *		The worker: its place in the pool
- * ----------------------------------------------------------------
- */
-
-/* The channel that this process has mapped; NULL = none */
-static dsm_segment *my_channel = NULL;
-
-/* Until when to wait for another job, 0 where that has not been decided */
-static TimestampTz idle_deadline = 0;
-
-/* See note_outdated() and hash_login(), and what that was when we logged in */
-static bool outdated = false;
-static bool database_changed = false;
-static uint32 login_hash;
-static uint32 database_hash;
-static uint32 user_hash;
-
-/*
- * Something has changed in what says who may log in, to our database, and as
- * what: a worker that has logged in before takes no more jobs.  A hash of 0 stands
- * for anything.
- *
- * Of the database itself, VACUUM changes what is nothing to us: that takes a look.
- */
-static void
-note_outdated(Datum arg, CatalogCache cache, uint32 hash)
-{
-	if (cache == DATABASEOID)
-		database_changed |= hash == database_hash || hash == 0;
-	if ((cache != DATABASEOID && hash == 0) ||
-		(cache == AUTHOID && hash == user_hash) ||
-		cache == AUTHMEMMEMROLE || cache == AUTHMEMROLEMEM)
-		outdated = true;
-}
-
-/*
- * A hash of our database's row and of what ALTER DATABASE and ALTER ROLE have set
- * for us, in a transaction.  The server tells nobody of changes to the settings.
- *
- * A row that VACUUM has changed in place is from the same transaction as before.
+ * What pg_stat_activity shows while we sleep: from 17 on, a name of our own.
+ * *known keeps what the server knows the name by.
  */
 static uint32
-hash_login(void)
+wait_event(uint32 *known, const char *name)
 {
-	const Oid	databases[] = {MyDatabaseId, InvalidOid};
-	const Oid	roles[] = {GetAuthenticatedUserId(), InvalidOid};
-	HeapTuple	database = SearchSysCache1(DATABASEOID,
-										   ObjectIdGetDatum(MyDatabaseId));
-	Relation	relation;
-	uint32		hash = 0;
-
-	if (HeapTupleIsValid(database))
-	{
-		hash = HeapTupleHeaderGetRawXmin(database->t_data);
-		ReleaseSysCache(database);
-	}
-	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
-
-	for (int i = 0; i < 4; i++)
-	{
-		ScanKeyData keys[2];
-		SysScanDesc scan;
-		HeapTuple	tuple;
-
-		ScanKeyInit(&keys[0], Anum_pg_db_role_setting_setdatabase,
-					BTEqualStrategyNumber, F_OIDEQ,
-					ObjectIdGetDatum(databases[i / 2]));
-		ScanKeyInit(&keys[1], Anum_pg_db_role_setting_setrole,
-					BTEqualStrategyNumber, F_OIDEQ,
-					ObjectIdGetDatum(roles[i % 2]));
-		scan = systable_beginscan(relation, DbRoleSettingDatidRolidIndexId,
-								  true, NULL, 2, keys);
-		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		{
-			uint32		of_tuple = DatumGetUInt32(hash_any((unsigned char *) tuple->t_data,
-														   tuple->t_len));
-
-			hash = hash_combine(hash, of_tuple);
-		}
-		systable_endscan(scan);
-	}
-	table_close(relation, AccessShareLock);
-	return hash;
+	if (*known == 0)
+#if PG_VERSION_NUM >= 170000
+		*known = WaitEventExtensionNew(name);
+#else
+		*known = PG_WAIT_EXTENSION;
+#endif
+	return *known;
 }
 
-/*
- * Has something changed since we logged in, so that a new session would be
- * another?
- *
- * Of what was set for sessions that log in, that takes a look at the catalog: for
- * each session that may have logged in later or knows of a change, for one that has
- * changed it itself, and once a second.  A number of -1 is no job.
- */
+/* Send a message without waiting; flush says to let the receiver know now. */
+static shm_mq_result
+send_nowait(shm_mq_handle *queue, shm_mq_iovec *iov, int iovcnt, bool flush)
+{
+#if PG_VERSION_NUM >= 150000
+	return shm_mq_sendv(queue, iov, iovcnt, true, flush);
+#else
+	return shm_mq_sendv(queue, iov, iovcnt, true);
+#endif
+}
+
+static struct config_generic **
+all_settings(int *count)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(count);
+#else
+	*count = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
+static double
+real_setting(struct config_generic *record)
+{
+#if PG_VERSION_NUM >= 190000
+	return *record->_real.variable;
+#else
+	return *((struct config_real *) record)->variable;
+#endif
+}
+
+/* Who has set it; asked for again where that takes a privilege. */
+static Oid
+setting_role(struct config_generic *record)
+{
+#if PG_VERSION_NUM >= 150000
+	return record->srole;
+#else
+	return InvalidOid;
+#endif
+}
+
+/* Returns false where it cannot be set, having said so at this level. */
 static bool
-is_outdated(int number)
+set_setting(const char *name, const char *value, GucContext context, Oid role,
+			int elevel)
 {
-	static TimestampTz last_look = 0;
-	TimestampTz now = GetCurrentTimestamp();
-	bool		look = now - last_look > INT64CONST(1000000);
-
-	AcceptInvalidationMessages();
-	if (outdated)
-		return true;
-	look |= database_changed;
-	if (number >= 0)
-	{
-		SharedJob  *job = &pool->jobs[number];
-
-		look |= job->login > me->checked_login ||
-			body_of(job)->request.new_login;
-	}
-	if (look)
-	{
-		last_look = now;
-		database_changed = false;
-		StartTransactionCommand();
-		outdated |= hash_login() != login_hash;
-		CommitTransactionCommand();
-	}
-	if (number >= 0 && !outdated)
-		me->checked_login = Max(me->checked_login, pool->jobs[number].login);
-	return outdated;
+#if PG_VERSION_NUM >= 150000
+	return set_config_option_ext(name, value, context, PGC_S_SESSION, role,
+								 GUC_ACTION_SET, true, elevel, false) != 0;
+#else
+	return set_config_option(name, value, context, PGC_S_SESSION,
+							 GUC_ACTION_SET, true, elevel, false) != 0;
+#endif
 }
 
-/*
- * Does somebody want our database for himself, as DROP DATABASE does?  Such a
- * command waits for five seconds until all others are gone.
- */
-static bool
-is_database_wanted(void)
+/* A setting of this prefix that is not defined by now is a mistake. */
+static void
+reserve_prefix(const char *prefix)
 {
-	LOCKTAG		tag;
-	bool		wanted;
-
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	StartTransactionCommand();
-	wanted = LockAcquire(&tag, RowExclusiveLock, false, true) ==
-		LOCKACQUIRE_NOT_AVAIL;
-	if (!wanted)
-		(void) LockRelease(&tag, RowExclusiveLock, false);
-	CommitTransactionCommand();
-	return wanted;
+#if PG_VERSION_NUM >= 150000
+	MarkGUCPrefixReserved(prefix);
+#else
+	EmitWarningsOnPlaceholders(prefix);
+#endif
 }
 
-/*
- * How many workers may wait for jobs after one of this request?
- */
+/* setup is what gives the parser hooks for parameters, with its argument. */
+static List *
+analyze_and_rewrite(RawStmt *parsetree, const char *sql,
+					ParserSetupHook setup, void *arg)
+{
+#if PG_VERSION_NUM >= 150000
+	return pg_analyze_and_rewrite_withcb(parsetree, sql, setup, arg, NULL);
+#else
+	return pg_analyze_and_rewrite_params(parsetree, sql, setup, arg, NULL);
+#endif
+}
+
+/* Our number among the PGPROCs, see GetPGProcByNumber() */
 static int
-most_idle(Request *request)
+my_procno(void)
 {
-	return request->max_idle_workers < 0 ? idle_share() :
-		Min(request->max_idle_workers, idle_share());
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
 }
 
-/*
- * This worker has nothing to do: it takes the next job of its queue, waits for
- * one, or leaves.  Called with the lock held.
- */
+/* What is run next is not the statement that was run before. */
 static void
-find_work(bool stays, int most, int timeout)
+forget_query_id(void)
 {
-	Kind	   *kind = &pool->kinds[me->kind];
-
-	if (!stays || me->signaled || should_make_way(kind))
-		make_leave(me);
-	else if (take_queued_job(me) >= 0)
-	{
-		/* A slot may have become free, which nobody else looks for. */
-		if (kind->njobs > 0 && pool->last_refusal == 0)
-			(void) dispatch(me->kind);
-	}
-	else if (kind->reserved == 0 &&
-			 (most == 0 || kind->closed ||
-			  (max_total_workers >= 0 && pool->nworkers > max_total_workers)))
-		make_leave(me);
-	else
-	{
-		list_idle(me);
-		idle_deadline =
-			TimestampTzPlusMilliseconds(me->idle_since,
-										pool->nidle > most ?
-										Min(timeout, SPARE_IDLE_TIMEOUT) :
-										timeout);
-	}
+	pgstat_report_query_id(0, true);
+#if PG_VERSION_NUM >= 180000
+	pgstat_report_plan_id(0, true);
+#endif
 }
 
-/*
- * The job at hand has said all.  Nothing here can be its error any more.
- *
- * From here on the worker may be given another, which it takes when it has made
- * its session ready for that.
- */
 static void
-finish_job(bool failed, bool canceled, int64 run_time, bool stays)
+run_portal(Portal portal, DestReceiver *receiver, QueryCompletion *qc)
 {
-	int			number = me->job;
-	SharedJob  *job = &pool->jobs[number];
-	PoolCounters *counters;
-	Request		request = my_body->request;
-	JobInfo		info;
-	dsa_pointer body;
-
-	read_job_info(my_body, &info);
-	my_body = NULL;
-	lock_pool();
-	counters = counters_of(me->kind);
-	counters->run_time += run_time;
-	if (canceled)
-		counters->canceled++;
-	else if (failed)
-		counters->failed++;
-	else
-		counters->completed++;
-	set_shared_state(number, JOB_DONE);
-	if (job->launcher_holds)
-		wake_later(job->launcher);
-	job->pool_holds = false;
-	discharge_job(job);
-	me->job = -1;
-	me->info = info;
-	find_work(stays, most_idle(&request), request.idle_timeout);
-	body = free_shared_job(number);
-	unlock_pool();
-	free_body(body);
+#if PG_VERSION_NUM >= 180000
+	(void) PortalRun(portal, FETCH_ALL, true, receiver, receiver, qc);
+#else
+	(void) PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, qc);
+#endif
 }
 
-/* A job that we were given is to have another worker. */
+static MinimalTuple
+form_minimal_tuple(TupleDesc desc, Datum *values, bool *isnull)
+{
+#if PG_VERSION_NUM >= 180000
+	return heap_form_minimal_tuple(desc, values, isnull, 0);
+#else
+	return heap_form_minimal_tuple(desc, values, isnull);
+#endif
+}
+
+/* Does this session say that what it commits comes from elsewhere? */
+static bool
+has_replication_origin(void)
+{
+#if PG_VERSION_NUM >= 190000
+	return replorigin_xact_state.origin != InvalidReplOriginId;
+#else
+	return replorigin_session_origin != InvalidRepOriginId;
+#endif
+}
+
 static void
-give_back_job(void)
+drop_temporary_slots(void)
 {
-	lock_pool();
-	enqueue_job(me->job, true);
-	me->job = -1;
-	make_leave(me);
-	unlock_pool();
+#if PG_VERSION_NUM >= 170000
+	ReplicationSlotCleanup(false);
+#else
+	ReplicationSlotCleanup();
+#endif
 }
 
-/* Leave, where nobody has given us a job meanwhile or will. */
-static bool
-try_to_leave(bool must)
-{
-	Kind	   *kind = &pool->kinds[me->kind];
-	bool		left = false;
-
-	lock_pool();
-	if (worker_state(me) == WORKER_IDLE &&
-		(must || kind->reserved == 0 || kind->nworkers > 1))
-	{
-		make_leave(me);
-		left = true;
-	}
-	unlock_pool();
-	return left;
-}
-
-/*
- * Of the kinds that could have another process, and whose next job no session waits
- * for, the one whose job has waited longest; -1 = none.  Called with the lock held.
- *
- * A kind that has workers counts only where its job has waited for so many
- * milliseconds, since mostly they soon take it.
- */
-static int
-find_deserted_kind(int patience)
-{
-	TimestampTz latest = GetCurrentTimestamp() - patience * INT64CONST(1000);
-	int			found = -1;
-	int64		longest = PG_INT64_MAX;
-
-	for (int i = 0; i < pool->nkinds; i++)
-	{
-		Kind	   *kind = &pool->kinds[i];
-		SharedJob  *job;
-		ProcessLimit limit;
-
-		if (!kind->used || (kind->first_job < 0 &&
-							(kind->reserved == 0 || kind->nworkers > 0)))
-			continue;
-		job = kind->first_job >= 0 ? &pool->jobs[kind->first_job] : NULL;
-		limit = find_limit(kind);
-		if ((job != NULL && (job->awaited || !may_begin(job) ||
-							 (kind->nworkers > 0 && job->queued_at > latest))) ||
-			(limit != LIMIT_NONE && limit != LIMIT_SLOTS))
-			continue;
-		if (found < 0 || (job != NULL && job->ticket < longest))
-		{
-			found = i;
-			longest = job != NULL ? job->ticket : PG_INT64_MAX;
-		}
-	}
-	return found;
-}
-
-/*
- * This process ends of its own accord.  Where jobs are left that nobody looks after,
- * start another one; where there is no slot for it before ours is free, have the
- * postmaster start us again.  Returns the exit code, which is how to ask for that.
- */
-static int
-leave_work(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			code;
-
-	/* Until it is started again, its slot is of no use: one at a time. */
-	lock_pool();
-	if (pool->kinds[me->kind].first_job >= 0)
-		(void) dispatch(me->kind);
-	else if (pool->kinds[me->kind].reserved > 0 &&
-			 pool->kinds[me->kind].nworkers == 0)
-		(void) start_process(me->kind, -1);
-	code = find_deserted_kind(me->was_idle ? DESERTED : INT_MAX) >= 0 &&
-		now - pool->last_restart > RESTART_TIME * INT64CONST(1500000);
-	if (code != 0)
-		pool->last_restart = now;
-	unlock_pool();
-	return code;
-}
-
-/* Is the server about to shut down?  The postmaster says so in its file. */
-static bool
-is_shutting_down(void)
-{
-	FILE	   *file = fopen("postmaster.pid", "r");
-	char		line[MAXPGPATH];
-	int			number = 0;
-	bool		stopping = false;
-
-	if (file == NULL)
-		return false;
-	while (fgets(line, sizeof(line), file) != NULL)
-	{
-		if (++number == LOCK_FILE_LINE_PM_STATUS)
-			stopping = strncmp(line, PM_STATUS_STOPPING,
-							   strlen(PM_STATUS_STOPPING)) == 0;
-	}
-	fclose(file);
-	return stopping;
-}
-
-/* Jobs that no session waits for, and that will not be run.  Under the lock. */
-static int
-count_dropped_jobs(void)
-{
-	int			count = 0;
-
-	for (int k = 0; k < pool->nkinds; k++)
-	{
-		if (!pool->kinds[k].used)
-			continue;
-		for (int i = pool->kinds[k].first_job; i >= 0; i = pool->jobs[i].next)
-			count += !pool->jobs[i].awaited;
-	}
-	return count;
-}
-
-/*
- * Can no worker of a kind connect, since we could not?  Another may have been
- * luckier, but for what is wrong with the user or the database.
- */
-static bool
-is_kind_locked_out(Kind *kind)
-{
-	if (kind->nworkers == 0)
-		return true;
-	if (fatal_error == ERRCODE_TOO_MANY_CONNECTIONS ||
-		fatal_error == ERRCODE_ADMIN_SHUTDOWN)
-		return false;
-	for (int i = 0; i <= pool->max_worker_number; i++)
-	{
-		PoolWorker *worker = &pool->workers[i];
-
-		if (worker != me && worker_state(worker) != WORKER_FREE &&
-			worker->kind == me->kind && worker->connected)
-			return false;
-	}
-	return true;
-}
-
-/* Nothing could ever begin these jobs: what we have to say is their error. */
+/* Make a descriptor usable whose attributes were copied in as bytes. */
 static void
-fail_queue(Kind *kind)
+finish_tuple_desc(TupleDesc desc)
 {
-	while (kind->first_job >= 0)
-	{
-		int			number = kind->first_job;
-		SharedJob  *job = &pool->jobs[number];
-		JobBody    *body = body_of(job);
-
-		dequeue_job(number);
-		if (output.len <= body->area_size)
-		{
-			memcpy(body->area, output.data, output.len);
-			body->output_size = output.len;
-		}
-		else
-			body->lost_error = ERRCODE_CONNECTION_FAILURE;
-		counters_of(job->kind)->failed++;
-		set_shared_state(number, JOB_LOST);
-		wake_later(job->launcher);
-		job->pool_holds = false;
-
-		free_body(free_shared_job(number));
-	}
+#if PG_VERSION_NUM >= 180000
+	for (int i = 0; i < desc->natts; i++)
+		populate_compact_attribute(desc, i);
+#endif
+#if PG_VERSION_NUM >= 190000
+	TupleDescFinalize(desc);
+#endif
 }
 
-/* Has a worker that could run its job not begun with it, though it may? */
+/* The server stops a query early where transaction_timeout is shorter. */
 static bool
-is_untouched(int job)
+statement_timeout_applies(void)
 {
-	return me->connected && shared_state(job) == JOB_STARTING &&
-		pg_atomic_read_u32(&body_of(&pool->jobs[job])->canceled) == 0;
+#if PG_VERSION_NUM >= 170000
+	return StatementTimeout > 0 &&
+		(StatementTimeout < TransactionTimeout || TransactionTimeout == 0);
+#else
+	return StatementTimeout > 0;
+#endif
 }
 
 /*
- * The process ends.  Its job, where it has one, may not have ended well; what it
- * had still to say is left where its launcher finds it.
+ * The segment that the file of this name leads to, see named_segment().  Its first
+ * 16 bytes are a magic number and what the file knows it by.
  */
-static void
-leave_pool(int code, Datum arg)
+#if PG_VERSION_NUM < 170000
+typedef struct SegmentFile
 {
-	Kind	   *kind = &pool->kinds[me->kind];
-	int			number;
-	int			dropped = 0;
-	bool		stopping;
-	bool		last;
-
-	if (LWLockHeldByMe(&pool->lock))
-		LWLockRelease(&pool->lock);
-	if (me->job >= 0 && !is_untouched(me->job))
-		leave_last_words();
-
-	/* There may be nobody to fail the jobs for, but the server. */
-	stopping = code != 0 && is_shutting_down();
-
-	lock_pool();
-	number = me->job;
-	if (number >= 0 && is_untouched(number))
-		enqueue_job(number, true);
-	else if (number >= 0)
-	{
-		SharedJob  *job = &pool->jobs[number];
-
-		counters_of(me->kind)->failed++;
-		set_shared_state(number, shared_state(number) == JOB_ENDED ?
-						 JOB_DONE : JOB_LOST);
-		job->pool_holds = false;
-		if (job->launcher_holds)
-			wake_later(job->launcher);
-		free_body(free_shared_job(number));
-	}
-	me->job = -1;
-	if (worker_state(me) == WORKER_LEAVING)
-		pool->nleaving--;
-	else
-	{
-		if (worker_state(me) == WORKER_IDLE)
-			unlist_idle(me);
-		kind->nworkers--;
-	}
-	if (!me->connected && code != 0 && !stopping && is_kind_locked_out(kind))
-		fail_queue(kind);
-	me->pid = 0;
-	me->procno = -1;
-	pg_atomic_write_u32(&me->state, WORKER_FREE);
-	pool->nworkers--;
-	pool->last_exit = GetCurrentTimestamp();
-	pool->last_refusal = 0;
-	wake_starving();
-	free_kind_if_unneeded(me->kind);
-	last = pool->nworkers == 0 && !pool->dropped;
-	if (last)
-		dropped = count_dropped_jobs();
-	unlock_pool();
-
-	if (last && dropped > 0 && stopping)
-	{
-		pool->dropped = true;
-		ereport(LOG,
-				(errmsg("dropped %d queued background jobs", dropped),
-				 errdetail("The server shuts down.")));
-	}
-}
-
-/*
- * Take the place in the pool that was made for this process; or another, of
- * whatever kind, where the postmaster has started it again and there are jobs that
- * nobody else looks after.  Returns false where there is nothing to do.
- */
-static bool
-take_place(void)
-{
-	PoolWorker *worker = &pool->workers[my_start.worker];
-	int			number;
-	int			place;
-	Kind	   *kind;
-
-	lock_pool();
-	if (worker->head.generation == my_start.generation &&
-		worker_state(worker) == WORKER_STARTING && worker->pid == 0)
-		me = worker;
-	else if ((number = find_deserted_kind(0)) >= 0 &&
-			 (place = free_place()) >= 0)
-	{
-		kind = &pool->kinds[number];
-		my_start.database = kind->database;
-		my_start.login_user = kind->login_user;
-		my_start.connection_flags = kind->connection_flags;
-		me = make_place(place, number);
-	}
-	if (me != NULL)
-	{
-		me->pid = MyProcPid;
-		me->procno = my_procno();
-		me->checked_login = pool->last_session;
-		if (me->job >= 0)
-		{
-			body_of(&pool->jobs[me->job])->worker_pid = MyProcPid;
-			wake_later(pool->jobs[me->job].launcher);
-		}
-	}
-	unlock_pool();
-	return me != NULL;
-}
-
-/*
- * Has a job of another kind been queued for long, for want of our slot?  Another may
- * have become free meanwhile.
- */
-static bool
-is_slot_wanted(void)
-{
-	bool		wanted = false;
-	int			kind;
-
-	lock_pool();
-	kind = find_deserted_kind(DESERTED);
-	if (kind >= 0 && kind != me->kind)
-		wanted = dispatch(kind) == LIMIT_SLOTS;
-	unlock_pool();
-	return wanted;
-}
-
-/*
- * Do what was asked of this process while it was busy.  Returns whether a
- * worker that waits for another job should rather end: it is told to, or the
- * configuration now allows fewer of them.
- */
-static bool
-serve_interrupts(void)
-{
-	bool		reloaded = ConfigReloadPending;
-
-	if (catchupInterruptPending)
-		ProcessCatchupInterrupt();
-	if (reloaded)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		session_stale = true;
-	}
-	return ProcDiePending ||
-		(reloaded && max_idle_workers >= 0 && pool->nidle > max_idle_workers) ||
-		(max_total_workers >= 0 && pool->nworkers > max_total_workers);
-}
-
-/*
- * Wait until there is a job to run.  Returns false where this process is to end:
- * its slot or its database is wanted, it has logged in too long ago, or it has
- * waited long enough.
- */
-static bool
-wait_for_work(void)
-{
-	Look		look = {.history = &worker_looks, .limit = look_time / 4};
-	TimestampTz look_at = 0;
-
-	for (;;)
-	{
-		bool		leave = serve_interrupts();
-		TimestampTz now;
-
-		switch (worker_state(me))
-		{
-			case WORKER_RUNNING:
-				look_ended(&look);
-				pg_read_barrier();
-				if (!is_outdated(me->job))
-					return true;
-				give_back_job();
-				return false;
-			case WORKER_LEAVING:
-				return false;
-			default:
-				break;
-		}
-		if (!leave && look_again(&look))
-			continue;
-
-		now = GetCurrentTimestamp();
-		if (look_at == 0)
-			look_at = TimestampTzPlusMilliseconds(now, DATABASE_LOOK);
-		if (now >= look_at)
-		{
-			leave |= is_outdated(-1) || is_database_wanted() ||
-				is_slot_wanted();
-			look_at = TimestampTzPlusMilliseconds(now, DATABASE_LOOK);
-		}
-		if ((leave || now >= idle_deadline) && try_to_leave(outdated))
-			return false;
-		if (worker_state(me) != WORKER_IDLE)
-			continue;
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 TimestampDifferenceMilliseconds(now,
-														 now >= idle_deadline ? look_at :
-														 Min(idle_deadline, look_at)),
-						 wait_event(&request_wait_event, "PgBackgroundIdle"));
-		ResetLatch(MyLatch);
-	}
-}
-
-/*
- * The job that we were given begins.  Its rows go to a channel of its session;
- * where that is gone, nobody listens.
- */
-static void
-begin_job(void)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	uint64		nonce;
 	dsm_handle	handle;
+} SegmentFile;
 
-	my_body = body_of(&pool->jobs[me->job]);
-	my_body->worker_pid = MyProcPid;
-	set_shared_state(me->job, JOB_RUNNING);
-	pg_memory_barrier();
-	if (pool->jobs[me->job].tell)
-		SetLatch(&GetPGProcByNumber(pool->jobs[me->job].launcher)->procLatch);
-
-	/* As any backend, we ignore a cancel that found us idle. */
-	if (pg_atomic_read_u32(&my_body->canceled) == 0)
-		QueryCancelPending = false;
-
-	handle = my_body->channel;
-	if (my_channel != NULL && handle != 0 &&
-		dsm_segment_handle(my_channel) != handle)
-	{
-		dsm_detach(my_channel);
-		my_channel = NULL;
-	}
-	if (my_channel == NULL && handle != 0)
-	{
-		my_channel = dsm_attach(handle);
-		if (my_channel != NULL)
-			dsm_pin_mapping(my_channel);
-	}
-	output_queue = NULL;
-	if (handle != 0 && my_channel != NULL)
-	{
-		shm_mq	   *queue = dsm_segment_address(my_channel);
-
-		/* With the segment, its end would be the end of a later job's queue. */
-		shm_mq_set_sender(queue, MyProc);
-		output_queue = shm_mq_attach(queue, NULL, NULL);
-	}
-	output_kept = handle == 0;
-	resetStringInfo(&output);
-	output_sending = 0;
-	MemoryContextSwitchTo(oldcontext);
-}
-
-/* Connected, and ready for a job, be it the one that it was started for. */
-static void
-enter_service(void)
+static dsm_segment *
+find_segment_of_file(const char *path, Size size)
 {
-	lock_pool();
-	me->connected = true;
-	pg_atomic_write_u32(&me->state, WORKER_RUNNING);
-	if (me->job < 0)
-		find_work(true, idle_share(), idle_timeout);
-	unlock_pool();
+	SegmentFile known;
+	dsm_segment *segment;
+	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	bool		complete;
+
+	if (fd < 0)
+		return NULL;
+	complete = read(fd, &known, sizeof(known)) == sizeof(known);
+	CloseTransientFile(fd);
+	if (!complete)
+		return NULL;
+	segment = dsm_find_mapping(known.handle);
+	if (segment == NULL)
+		segment = dsm_attach(known.handle);
+	if (segment == NULL)
+		return NULL;
+	if (dsm_segment_map_length(segment) >= size &&
+		((uint64 *) dsm_segment_address(segment))[1] == known.nonce)
+		return segment;
+	dsm_detach(segment);
+	return NULL;
 }
 
-/* ----------------------------------------------------------------
- *		The worker: main loop
- * ----------------------------------------------------------------
- */
+static void *
+segment_by_file(const char *name, Size size, void (*init) (void *))
+{
+	char		path[MAXPGPATH];
+	dsm_segment *segment;
+
+	snprintf(path, sizeof(path), "%s/%s", PG_STAT_TMP_DIR, name);
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	segment = find_segment_of_file(path, size);
+	if (segment == NULL && init != NULL)
+	{
+		SegmentFile known = {0};
+		int			fd;
+
+		segment = dsm_create(size, 0);
+		init(dsm_segment_address(segment));
+		known.nonce = ((uint64 *) dsm_segment_address(segment))[1];
+		known.handle = dsm_segment_handle(segment);
+		fd = OpenTransientFile(path, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+		errno = 0;
+		if (fd < 0 || write(fd, &known, sizeof(known)) != sizeof(known))
+		{
+			if (errno == 0)
+				errno = ENOSPC;
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not write file \"%s\": %m", path)));
+		}
+		CloseTransientFile(fd);
+		dsm_pin_segment(segment);
+	}
+	if (segment != NULL)
+		dsm_pin_mapping(segment);
+	LWLockRelease(AddinShmemInitLock);
+	return segment != NULL ? dsm_segment_address(segment) : NULL;
+}
+#endif
 
 /*
- * Tell a session that has a library of 1.x why this process does not do what it
- * was started for.
- */
-static void
-tell_session_of_1_x(dsm_handle handle)
-{
-	dsm_segment *segment = dsm_attach(handle);
-	SegmentHead *head;
-
-	if (segment == NULL || dsm_segment_map_length(segment) < sizeof(SegmentHead))
-		return;
-	head = dsm_segment_address(segment);
-	if (head->magic >> 32 != MAGIC_FAMILY)
-		return;
-	head->pid = MyProcPid;
-	if (pg_atomic_exchange_u32(&head->pinned, 0) != 0)
-		dsm_unpin_segment(handle);
-	strlcpy(head->message, replaced_error.message, LAST_ERROR_SIZE);
-	strlcpy(head->hint, replaced_error.hint, LAST_ERROR_SIZE);
-	head->sqlerrcode = replaced_error.sqlerrcode;
-}
-
-/*
- * This process was started by a session that has another build of the library:
- * tell it so.  main_arg is the handle of its segment, where that is one of 1.x.
- */
-static void
-tell_replaced(Datum main_arg)
-{
-	PoolHead   *head;
-	WorkerHead *worker;
-
-	ereport(LOG,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("%s", replaced_error.message),
-			 errhint("%s", replaced_error.hint)));
-	if (my_start.magic == 0)
-		tell_session_of_1_x(DatumGetUInt32(main_arg));
-	if (my_start.magic >> 32 != MAGIC_FAMILY)
-		return;
-	head = named_segment(my_start.pool_name, my_start.pool_size, NULL);
-	if (head == NULL || head->nonce != my_start.nonce)
-		return;
-	worker = (WorkerHead *) ((char *) head + head->workers +
-							 my_start.worker * head->worker_size);
-	if (worker->generation != my_start.generation)
-		return;
-	worker->error = replaced_error.sqlerrcode;
-	SetLatch(&GetPGProcByNumber(worker->starter)->procLatch);
-}
-
-/* What the worker says from here on goes to its jobs' launchers. */
-static void
-init_output(void)
-{
-	output_context = AllocSetContextCreate(TopMemoryContext,
-										   "pg_background output",
-										   ALLOCSET_DEFAULT_SIZES);
-	MemoryContextAllowInCriticalSection(output_context, true);
-	MemoryContextSwitchTo(output_context);
-	initStringInfo(&output);
-	MemoryContextSwitchTo(TopMemoryContext);
-	output_kept = true;
-	PqCommMethods = &output_methods;
-	whereToSendOutput = DestRemote;
-	FrontendProtocol = PG_PROTOCOL_LATEST;
-
-	next_emit_log_hook = emit_log_hook;
-	emit_log_hook = before_logging;
-}
-
-/*
- * Connect as the user whose jobs these are.
+ * A piece of shared memory that every process finds by its name, and init has
+ * prepared; init may be NULL for one that is there.  It lasts until the server
+ * ends.
  *
- * The client is a launcher, which reads the database's encoding, whatever the
- * role or the database have for client_encoding: the server might not even have a
- * conversion to it.  The database's is known only afterwards.
+ * It takes nothing of the server's main shared memory, where others may have used
+ * up what is left, such as locks.  Before 17, a file says where it is; of one that
+ * is left from before the server's start, the segment is gone, or another's.
+ *
+ * Errors: those of dsm_create(), and of writing the file.
  */
+#if PG_VERSION_NUM >= 190000
 static void
-connect_to_database(void)
+init_named_segment(void *place, void *init)
 {
-	SetConfigOption("client_encoding", "SQL_ASCII", PGC_BACKEND,
-					PGC_S_OVERRIDE);
-	BackgroundWorkerInitializeConnectionByOid(my_start.database,
-											  my_start.login_user,
-											  my_start.connection_flags);
-	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_BACKEND,
-					PGC_S_OVERRIDE);
-	process_session_preload_libraries();
+	if (init != NULL)
+		((void (*) (void *)) init) (place);
+}
+#endif
 
-	StartTransactionCommand();
-	database_hash = GetSysCacheHashValue1(DATABASEOID,
-										  ObjectIdGetDatum(MyDatabaseId));
-	user_hash = GetSysCacheHashValue1(AUTHOID,
-									  ObjectIdGetDatum(my_start.login_user));
-	watch_logins(note_outdated);
-	login_hash = hash_login();
-	CommitTransactionCommand();
+static void *
+named_segment(const char *name, Size size, void (*init) (void *))
+{
+#if PG_VERSION_NUM >= 190000
+	bool		found;
+
+	return GetNamedDSMSegment(name, size, init_named_segment, &found, init);
+#elif PG_VERSION_NUM >= 170000
+	bool		found;
+
+	return GetNamedDSMSegment(name, size, init, &found);
+#else
+	return segment_by_file(name, size, init);
+#endif
+}
+
+static int
+new_lock_tranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	return LWLockNewTrancheId();
+#endif
+}
+
+/* Have this process know a tranche's name. */
+static void
+register_lock_tranche(int tranche, const char *name)
+{
+#if PG_VERSION_NUM < 190000
+	LWLockRegisterTranche(tranche, name);
+#endif
 }
 
 /*
- * The worker's main function.
- *
- * No resource owner is made: where there is none, a mapping lasts as long as
- * the process.
+ * How often has a library been loaded into this process?  Where the system does
+ * not count that, another number each time.
  */
-void
-pg_background_worker_main(Datum main_arg)
+#if defined(__linux__) || defined(__FreeBSD__)
+static int
+read_load_count(struct dl_phdr_info *info, size_t size, void *count)
 {
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
+	*(uint64 *) count = info->dlpi_adds;
+	return 1;
+}
+#endif
 
-	/* Whatever cannot be done will not be possible in a second either. */
-	MemoryContextSwitchTo(TopMemoryContext);
-	memcpy(&my_start, MyBgworkerEntry->bgw_extra, sizeof(my_start));
-	if (my_start.magic != POOL_MAGIC)
-	{
-		tell_replaced(main_arg);
-		proc_exit(0);
-	}
-	attach_pool();
-	if (pool->head.nonce != my_start.nonce || !take_place())
-		proc_exit(0);
-	before_shmem_exit(leave_pool, (Datum) 0);
+static uint64
+count_loads(void)
+{
+	static uint64 count = 0;
 
-	HOLD_CANCEL_INTERRUPTS();
-	init_output();
-	connect_to_database();
-	job_timeout_id = RegisterTimeout(USER_TIMEOUT, handle_job_timeout);
-	MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext",
-										   ALLOCSET_DEFAULT_SIZES);
-	initStringInfo(&session_settings);
-	initStringInfo(&session_serialized);
-
-	enter_service();
-	while (wait_for_work())
-	{
-		begin_job();
-		run_job();
-		if (worker_state(me) == WORKER_LEAVING)
-			break;
-		reset_session();
-	}
-	proc_exit(leave_work());
+#if defined(__linux__) || defined(__FreeBSD__)
+	(void) dl_iterate_phdr(read_load_count, &count);
+#else
+	count++;
+#endif
+	return count;
 }
