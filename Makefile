@@ -6,6 +6,7 @@
 #   make check                              every test on every server version of this machine
 #   make bench                              the benchmark, see bench/README.md
 #   make deb, make rpm                      packages for every server, in dist; SERVERS='15 17' for some
+#   make image                              images for Kubernetes operators, in dist; for servers from 18 on
 #   make dist                               a tarball, and a zip for PGXN, in dist
 #
 # From demo on they install what they miss from the distribution, so they must
@@ -13,7 +14,7 @@
 
 here := $(dir $(lastword $(MAKEFILE_LIST)))
 
-standalone = bench check deb demo dist rpm
+standalone = bench check deb demo dist image rpm
 
 ifneq ($(filter $(standalone),$(MAKECMDGOALS)),)
 
@@ -25,7 +26,7 @@ bench:
 check:
 	$(here)packaging-tests/check
 
-deb rpm:
+deb image rpm:
 	$(here)packaging-tests/run -b $@ $(SERVERS)
 
 demo:

@@ -89,6 +89,18 @@ test_packages() {
     [ "$1" -ge 19 ] || printf '%s\n' "postgresql-$1-cron" "postgresql-$1-pgextwlist"
 }
 
+# Whether a server takes an extension from an image, which is by its setting
+# extension_control_path.
+takes_images() {
+    [ "$1" -ge 18 ]
+}
+
+# What building an image of the extension takes.
+image_packages() {
+    build_packages "$1"
+    echo umoci
+}
+
 # Sets $work, a folder that goes away with the script.
 make_work() {
     work=$(mktemp -d /tmp/pg_background.XXXXXX)
