@@ -6,7 +6,7 @@
 #   make check                              every test on every server version of this machine
 #   make bench                              the benchmark, see bench/README.md
 #   make deb, make rpm                      packages for every server, in dist; SERVERS='15 17' for some
-#   make image                              images for Kubernetes operators, in dist; for servers from 18 on
+#   make image                              images for Kubernetes operators, of this machine's servers from 18 on, in dist
 #   make dist                               a tarball, and a zip for PGXN, in dist
 #
 # From demo on they install what they miss from the distribution, so they must
@@ -26,7 +26,7 @@ bench:
 check:
 	$(here)packaging-tests/check
 
-deb image rpm:
+deb rpm:
 	$(here)packaging-tests/run -b $@ $(SERVERS)
 
 demo:
@@ -34,6 +34,9 @@ demo:
 
 dist:
 	$(here)packaging-tests/dist
+
+image:
+	$(here)packaging-tests/image $(SERVERS)
 
 else
 
