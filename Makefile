@@ -5,7 +5,7 @@
 #   make demo                               a short tour on a throw-away cluster
 #   make check                              every test on every server version of this machine
 #   make bench                              the benchmark, see bench/README.md
-#   make deb, make rpm                      packages for every server, in dist; SERVERS='15 17' for some
+#   make deb, make rpm                      packages for this machine's servers, in dist; SERVERS='15 17' for some
 #   make image                              images for Kubernetes operators, of this machine's servers from 18 on, in dist
 #   make dist                               a tarball, and a zip for PGXN, in dist
 #
@@ -27,7 +27,7 @@ check:
 	$(here)packaging-tests/check
 
 deb rpm:
-	$(here)packaging-tests/run -b $@ $(SERVERS)
+	$(here)packaging-tests/native $@ $(SERVERS)
 
 demo:
 	$(here)docs/demo

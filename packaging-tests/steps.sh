@@ -29,7 +29,7 @@ sudo() {
 follow_readme() {
     local commands
     # shellcheck disable=SC2154
-    commands=$(awk -v command="sudo $1[ \n]" '
+    commands=$(awk -v command="$1[ \n]" '
         /^## / { install = $0 == "## Install" }
         /^```/ { if (block ~ command) printf "%s", block; block = ""; next }
         install { block = block $0 "\n" }' "$top/README.md" |
