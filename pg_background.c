@@ -234,7 +234,7 @@ PG_MODULE_MAGIC;
 #define DESERTED			2000
 
 /* How long the postmaster may take to see that a process has ended */
-#define REAP_TIME			50
+#define REAP_TIME			500
 
 /* How long a commit waits at least for what its jobs need */
 #define COMMIT_PATIENCE		10000
@@ -4107,6 +4107,8 @@ start_process(int kind_number, int job)
 		return LIMIT_SLOTS;
 	}
 
+	/* What the last one to end has left is this one's now. */
+	pool->last_exit = 0;
 	make_place(number, kind_number);
 	if (job >= 0)
 		assign_job(job, worker);

@@ -54,6 +54,7 @@ $session->query('SELECT count(pg_background_wait_v2(pid, cookie)) FROM pg_backgr
 is($session->query('SELECT string_agg(what, $$ $$) FROM done'), 'three', 'the session goes on');
 
 # What cannot be sent at commit is refused before.
+$session->query('SELECT pg_background_detach_all_v2()');
 $session->query('BEGIN');
 $session->query('SAVEPOINT s');
 $session->send(q{SELECT pg_background_submit_on_commit_v2(repeat(repeat('SELECT 1; ', 1000), 107374))});
