@@ -385,7 +385,8 @@ typedef struct JobBody
  * the error is among what is still to be said: nothing that happens to the
  * process from then on is an error of the job.  It is done when all is said.
  *
- * All changes are made under the pool's lock, but for the one to JOB_ENDED.
+ * All changes are made under the pool's lock, but for those to JOB_RUNNING and
+ * JOB_ENDED, which its worker alone can make.
  */
 typedef enum JobState
 {
@@ -4810,7 +4811,11 @@ leave_work(void)
 	return code;
 }
 
-/* Is the server about to shut down?  The postmaster says so in its file. */
+/*
+ * Is the server about to shut down?  The postmaster says so in its file.
+ *
+ * AllocateFile() could raise an error, which is nothing for a process that exits.
+ */
 static bool
 is_shutting_down(void)
 {
