@@ -1108,6 +1108,7 @@ static int64 strong_random(void);
 static char *clip_text(const char *text, int limit);
 
 /* Settings of this extension */
+static void define_settings(void);
 static bool many_processors(void);
 static int look_elapsed(Look *look);
 static bool look_again(Look *look);
@@ -1270,6 +1271,7 @@ static int count_dropped_jobs(void);
 static bool is_kind_locked_out(Kind *kind);
 static void fail_queue(Kind *kind);
 static bool is_untouched(int job);
+static void leave_job(void);
 static void leave_pool(int code, Datum arg);
 static bool take_place(void);
 static bool is_slot_wanted(void);
@@ -1295,9 +1297,13 @@ static CachedPlanSource *keep_statement(CachedPlanSource *source,
 static void send_command(QueryCompletion *qc, bool is_last);
 static List *plan_statement(RawStmt *parsetree, const char *sql,
 							JobParams *params, CachedPlan **cached);
+static void finish_statement(RawStmt *parsetree, bool is_last,
+							 bool implicit_block);
 static void run_statement(RawStmt *parsetree, const char *sql,
 						  JobParams *params, bool is_last,
 						  bool implicit_block);
+static void end_open_transaction(void);
+static void log_job_duration(const char *sql, bool logged);
 static void run_string(const char *sql, JobParams *params);
 static void handle_job_timeout(void);
 static void replace_timeout_error(void);
@@ -1307,6 +1313,8 @@ static bool is_user_consistent(void);
 static bool keeps_connections(void);
 static bool can_be_reset(void);
 static void hide_held_job(void);
+static void set_up_job(Request *request, const char *sql);
+static void say_done(bool canceled, int64 execution);
 static void run_job(void);
 static void reseed_random(void);
 static void reset_session(void);
@@ -1377,6 +1385,7 @@ static void watch_logins(SyscacheCallbackFunction callback);
 static void note_login_change(Datum arg, CatalogCache cache, uint32 hash);
 static void init_launcher(void);
 static int64 make_cookie(void);
+static int32 check_spec(JobSpec *spec);
 static Job *make_job(JobSpec *spec);
 static void enter_job(Job *job);
 static void drop_stale_jobs(Job *job);
@@ -1579,8 +1588,8 @@ static bool logins_changed = false;
 
 static ProcessUtility_hook_type next_utility_hook = NULL;
 
-void
-_PG_init(void)
+static void
+define_settings(void)
 {
 	DefineCustomIntVariable("pg_background.max_idle_workers",
 							"Sets how many workers may wait for jobs when one of this session has ended.",
@@ -1643,7 +1652,12 @@ _PG_init(void)
 							 &share_workers, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	reserve_prefix(LIBRARY_NAME);
+}
 
+void
+_PG_init(void)
+{
+	define_settings();
 	next_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = run_utility;
 }
@@ -4911,6 +4925,31 @@ is_untouched(int job)
 }
 
 /*
+ * This process ends and has a job: one that it has not touched is for another, and
+ * else there will be no more of it.  Called with the lock held.
+ */
+static void
+leave_job(void)
+{
+	int			number = me->job;
+	SharedJob  *job = &pool->jobs[number];
+
+	me->job = -1;
+	if (is_untouched(number))
+	{
+		enqueue_job(number, true);
+		return;
+	}
+	counters_of(me->kind)->failed++;
+	set_shared_state(number, shared_state(number) == JOB_ENDED ?
+					 JOB_DONE : JOB_LOST);
+	job->pool_holds = false;
+	if (job->launcher_holds)
+		wake_later(job->launcher);
+	free_body(free_shared_job(number));
+}
+
+/*
  * The process ends.  Its job, where it has one, may not have ended well; what it
  * had still to say is left where its launcher finds it.
  */
@@ -4918,7 +4957,6 @@ static void
 leave_pool(int code, Datum arg)
 {
 	Kind	   *kind = &pool->kinds[me->kind];
-	int			number;
 	int			dropped = 0;
 	bool		stopping;
 	bool		last;
@@ -4932,22 +4970,8 @@ leave_pool(int code, Datum arg)
 	stopping = code != 0 && is_shutting_down();
 
 	lock_pool();
-	number = me->job;
-	if (number >= 0 && is_untouched(number))
-		enqueue_job(number, true);
-	else if (number >= 0)
-	{
-		SharedJob  *job = &pool->jobs[number];
-
-		counters_of(me->kind)->failed++;
-		set_shared_state(number, shared_state(number) == JOB_ENDED ?
-						 JOB_DONE : JOB_LOST);
-		job->pool_holds = false;
-		if (job->launcher_holds)
-			wake_later(job->launcher);
-		free_body(free_shared_job(number));
-	}
-	me->job = -1;
+	if (me->job >= 0)
+		leave_job();
 	if (worker_state(me) == WORKER_LEAVING)
 		pool->nleaving--;
 	else
@@ -5471,6 +5495,30 @@ plan_statement(RawStmt *parsetree, const char *sql, JobParams *params,
 	return (*cached)->stmt_list;
 }
 
+/* A statement was run; the last one ends the transaction. */
+static void
+finish_statement(RawStmt *parsetree, bool is_last, bool implicit_block)
+{
+	if (is_last)
+	{
+		if (implicit_block)
+			EndImplicitTransactionBlock();
+		/* Nothing that is to be said behind the commit may fail. */
+		enlargeStringInfo(&output, frame_space(sizeof(CommandFrame)) +
+						  frame_space(sizeof(WarningsFrame)) +
+						  frame_space(sizeof(DoneFrame)));
+		finish_xact_command();
+	}
+	else if (IsA(parsetree->stmt, TransactionStmt))
+		finish_xact_command();
+	else
+	{
+		CommandCounterIncrement();
+		/* The time-out is that of each statement, not of the string. */
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	}
+}
+
 /*
  * Run one statement of the string.  Only the last one has its rows sent.
  */
@@ -5520,27 +5568,51 @@ run_statement(RawStmt *parsetree, const char *sql, JobParams *params,
 	run_portal(portal, receiver, &qc);
 	PortalDrop(portal, false);
 
-	if (is_last)
-	{
-		if (implicit_block)
-			EndImplicitTransactionBlock();
-		/* Nothing that is to be said behind the commit may fail. */
-		enlargeStringInfo(&output, frame_space(sizeof(CommandFrame)) +
-						  frame_space(sizeof(WarningsFrame)) +
-						  frame_space(sizeof(DoneFrame)));
-		finish_xact_command();
-	}
-	else if (IsA(parsetree->stmt, TransactionStmt))
-		finish_xact_command();
-	else
-	{
-		CommandCounterIncrement();
-		/* The time-out is that of each statement, not of the string. */
-		disable_timeout(STATEMENT_TIMEOUT, false);
-	}
-
+	finish_statement(parsetree, is_last, implicit_block);
 	send_command(&qc, is_last);
 	MemoryContextDelete(context);
+}
+
+/*
+ * A job has begun a transaction of its own and not ended it.
+ *
+ * Errors: 25001 where it has changed something.
+ */
+static void
+end_open_transaction(void)
+{
+	if (!IsTransactionOrTransactionBlock())
+		return;
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("the background job left a transaction open, and what it did there was rolled back"),
+				 errhint("End the transaction with COMMIT.")));
+	ereport(WARNING,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("the background job left a transaction open, which is rolled back")));
+	AbortOutOfAnyTransaction();
+}
+
+/* Log how long a job took, where that is wanted; logged says whether it is itself. */
+static void
+log_job_duration(const char *sql, bool logged)
+{
+	char		duration[32];
+
+	switch (check_log_duration(duration, logged))
+	{
+		case 1:
+			ereport(LOG,
+					(errmsg("duration: %s ms", duration),
+					 errhidestmt(true)));
+			break;
+		case 2:
+			ereport(LOG,
+					(errmsg("duration: %s ms  statement: %s", duration, sql),
+					 errhidestmt(true)));
+			break;
+	}
 }
 
 /*
@@ -5558,7 +5630,6 @@ run_string(const char *sql, JobParams *params)
 	bool		implicit_block;
 	CachedPlanSource *cached = NULL;
 	MemoryContext oldcontext;
-	char		duration[32];
 
 	if (stats)
 		ResetUsage();
@@ -5596,36 +5667,13 @@ run_string(const char *sql, JobParams *params)
 					  lnext(parsetrees, lc) == NULL, implicit_block);
 	finish_xact_command();
 
-	if (IsTransactionOrTransactionBlock())
-	{
-		if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-			ereport(ERROR,
-					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-					 errmsg("the background job left a transaction open, and what it did there was rolled back"),
-					 errhint("End the transaction with COMMIT.")));
-		ereport(WARNING,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("the background job left a transaction open, which is rolled back")));
-		AbortOutOfAnyTransaction();
-	}
+	end_open_transaction();
 
 	/* A cancel that comes now is too late. */
 	HOLD_CANCEL_INTERRUPTS();
 	set_shared_state(me->job, JOB_ENDED);
 
-	switch (check_log_duration(duration, logged))
-	{
-		case 1:
-			ereport(LOG,
-					(errmsg("duration: %s ms", duration),
-					 errhidestmt(true)));
-			break;
-		case 2:
-			ereport(LOG,
-					(errmsg("duration: %s ms  statement: %s", duration, sql),
-					 errhidestmt(true)));
-			break;
-	}
+	log_job_duration(sql, logged);
 	if (stats)
 		ShowUsage("QUERY STATISTICS");
 }
@@ -5779,6 +5827,50 @@ hide_held_job(void)
 }
 
 /*
+ * Be what a job's session is, and show the server what is run.
+ *
+ * Errors: 57014 where it was canceled before; those of take_session().
+ */
+static void
+set_up_job(Request *request, const char *sql)
+{
+	take_session(request);
+	if (request->shows_label)
+		show_label();
+	hold_user = request->hold_user;
+
+	debug_query_string = sql;
+	SetCurrentStatementStartTimestamp();
+	if (OidIsValid(hold_user))
+		hide_held_job();
+	else
+		pgstat_report_activity(STATE_RUNNING, sql);
+	if (pg_atomic_read_u32(&my_body->canceled) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to user request")));
+	if (worker_timeout > 0)
+		enable_timeout_after(job_timeout_id, worker_timeout);
+}
+
+/* The last words of a job, which took so many microseconds */
+static void
+say_done(bool canceled, int64 execution)
+{
+	DoneFrame  *done;
+
+	if (job_warnings.count > 0)
+		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
+			   &job_warnings, sizeof(WarningsFrame));
+	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
+	done->canceled = canceled;
+	done->execution = execution;
+	(void) send_output(true, true);
+	if (output_kept)
+		publish_output();
+}
+
+/*
  * Run the job at hand, and say everything that there is to say of it.
  *
  * A query cancel takes effect only while the job runs.  Where it has taken
@@ -5794,7 +5886,6 @@ run_job(void)
 	volatile bool failed = false;
 	volatile bool canceled = false;
 	bool		stays;
-	DoneFrame  *done;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = add_job_line
@@ -5809,23 +5900,7 @@ run_job(void)
 	PG_TRY();
 	{
 		RESUME_CANCEL_INTERRUPTS();
-		take_session(request);
-		if (request->shows_label)
-			show_label();
-		hold_user = request->hold_user;
-
-		debug_query_string = sql;
-		SetCurrentStatementStartTimestamp();
-		if (OidIsValid(hold_user))
-			hide_held_job();
-		else
-			pgstat_report_activity(STATE_RUNNING, sql);
-		if (pg_atomic_read_u32(&my_body->canceled) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("canceling statement due to user request")));
-		if (worker_timeout > 0)
-			enable_timeout_after(job_timeout_id, worker_timeout);
+		set_up_job(request, sql);
 		MemoryContextSwitchTo(MessageContext);
 		run_string(sql, restore_params(request, params));
 		disable_timeout(job_timeout_id, false);
@@ -5849,15 +5924,7 @@ run_job(void)
 	set_ps_display("idle");
 
 	stays = !canceled && can_be_reset();
-	if (job_warnings.count > 0)
-		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
-			   &job_warnings, sizeof(WarningsFrame));
-	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
-	done->canceled = canceled;
-	done->execution = GetCurrentTimestamp() - start;
-	(void) send_output(true, true);
-	if (output_kept)
-		publish_output();
+	say_done(canceled, GetCurrentTimestamp() - start);
 	error_context_stack = callback.previous;
 	output_discard = true;
 	output_queue = NULL;
@@ -7163,25 +7230,16 @@ make_cookie(void)
 }
 
 /*
- * Make a job of what a caller says, and of who and what the session is now.
- * The pool does not know it yet, and it has no handle.
+ * Check what a job is to be made of, and say how large its queue is, in bytes.
  *
- * Errors: 22004 for no SQL string, 22023 for a queue size or a label out of
- * bounds (22001 for the label from 2.0 on), 25000 during a parallel operation, 42501 in a security-restricted
- * operation.
+ * Errors: 22004 for no SQL string, 22023 for a queue size or a label out of bounds
+ * (22001 for the label from 2.0 on), 54000.
  */
-static Job *
-make_job(JobSpec *spec)
+static int32
+check_spec(JobSpec *spec)
 {
-	MemoryContext context;
-	MemoryContext oldcontext;
-	Job		   *job;
-	Request		request;
-	Oid			login_user;
-	uint32		connection_flags;
 	int32		queue_size = spec->queue_size;
 
-	check_not_parallel();
 	if (spec->sql == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -7210,6 +7268,29 @@ make_job(JobSpec *spec)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("SQL string and parameters must not exceed %d bytes together",
 						(int) MAX_JOB_SIZE)));
+	return queue_size;
+}
+
+/*
+ * Make a job of what a caller says, and of who and what the session is now.
+ * The pool does not know it yet, and it has no handle.
+ *
+ * Errors: those of check_spec(), 25000 during a parallel operation, 42501 in a
+ * security-restricted operation.
+ */
+static Job *
+make_job(JobSpec *spec)
+{
+	MemoryContext context;
+	MemoryContext oldcontext;
+	Job		   *job;
+	Request		request;
+	Oid			login_user;
+	uint32		connection_flags;
+	int32		queue_size;
+
+	check_not_parallel();
+	queue_size = check_spec(spec);
 	memset(&request, 0, sizeof(request));
 	login_user = choose_user(&request, &connection_flags);
 
