@@ -101,6 +101,18 @@ image_packages() {
     echo umoci
 }
 
+# older_server NN: the server before in packaging-tests/suites, and its suite
+older_server() {
+    awk -v version="$1" '$1 == version && older { print older } /^[0-9]/ { older = $1 " " $2 }' "$top/packaging-tests/suites"
+}
+
+# What packaging-tests/ecosystem-test tests with, as far as the suite has it.
+ecosystem_packages() {
+    printf '%s\n' python3-psycopg default-jdk-headless libpostgresql-jdbc-java nodejs node-pg pgbouncer \
+        "postgresql-$1-pgaudit" "postgresql-$1-cron"
+    older_server "$1" | sed -E 's/^([0-9]+) .*/postgresql-\1/'
+}
+
 # Sets $work, a folder that goes away with the script.
 make_work() {
     work=$(mktemp -d /tmp/pg_background.XXXXXX)

@@ -42,7 +42,7 @@ follow_readme() {
 ended() {
     if [ "$1" = 0 ]; then
         step ""
-    else
+    elif [ -n "$current" ]; then
         echo "not ok - $current"
     fi
     rm -rf "$work"
