@@ -115,10 +115,14 @@ is($session->query("SELECT count(*), min(length(t)) FROM pg_background_result_v2
 	'2|8100', 'Hardening 10: terminated after the commit: the result is there');
 
 # One that has failed has failed.
-$job = $session->launch("SELECT n, repeat('x', 8100), 1 / (2 - n) FROM generate_series(1, 2) n", 10000);
-wait_for_worker($node, $job, "wait_event_type = 'Extension'");
-signal('pg_terminate_backend', $job);
+# There is no room for its error, behind its row.
+$job = $session->launch("SELECT n, repeat('x', 9850), 1 / (2 - n) FROM generate_series(1, 2) n", 10000);
 ($pid) = split /, /, $job;
+$node->poll_query_until('postgres', <<"END") or die 'the job has room for its error';
+SELECT count(*) = 1 FROM pg_background_workers w JOIN pg_stat_activity a USING (pid)
+WHERE pid = $pid AND w.state <> 'idle' AND a.state = 'idle' AND a.wait_event_type = 'Extension'
+END
+signal('pg_terminate_backend', $job);
 wait_for_exit($node, $pid);
 $session->fails("SELECT * FROM pg_background_result_v2($job) AS (n int, t text, i int)",
 	'22012', qr/division by zero/, 'terminated after an error');
