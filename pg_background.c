@@ -4534,10 +4534,8 @@ static void
 note_outdated(Datum arg, CatalogCache cache, uint32 hash)
 {
 	if (cache == DATABASEOID)
-		database_changed |= hash == database_hash || hash == 0;
-	if ((cache != DATABASEOID && hash == 0) ||
-		(cache == AUTHOID && hash == user_hash) ||
-		cache == AUTHMEMMEMROLE || cache == AUTHMEMROLEMEM)
+		database_changed |= hash == 0 || hash == database_hash;
+	else if (cache != AUTHOID || hash == 0 || hash == user_hash)
 		outdated = true;
 }
 

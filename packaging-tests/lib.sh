@@ -37,6 +37,17 @@ installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
+# Does apt know a package?
+available() {
+    apt-cache show "$1" >/dev/null 2>&1
+}
+
+# The same, where it has to look anew if it does not
+can_be_had() {
+    available "$1" || as_root apt-get -qq update || true
+    available "$1"
+}
+
 # need PACKAGE...: installs those that are missing.
 need() {
     local package missing=()

@@ -17,21 +17,10 @@ CREATE FUNCTION pg_temp.tags(sql text) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT * FROM pg_background_result(pg_background_launch(sql)) AS (tag text);
 $$;
 
--- Wait until a condition holds, for a minute at most, in no transaction.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-    holds boolean;
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        EXECUTE 'SELECT ' || condition INTO holds;
-        COMMIT;
-        IF holds THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited too long for: %', condition;
-END $$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 --
 -- The transaction
@@ -101,10 +90,10 @@ CREATE TABLE item (n int);
 SELECT * FROM pg_temp.tags('VACUUM item');
 -- (these wait for every older snapshot, so they are not waited for by a query)
 SELECT * FROM pg_background_launch_v2('CREATE INDEX CONCURRENTLY item_n ON item (n)') \gset
-CALL pg_temp.await('bool_and(state NOT IN (''starting'', ''running'')) FROM list');
+CALL await('bool_and(state NOT IN (''starting'', ''running'')) FROM list', commits => true);
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (tag text);
 SELECT * FROM pg_background_launch_v2('REINDEX INDEX CONCURRENTLY item_n') \gset
-CALL pg_temp.await('bool_and(state NOT IN (''starting'', ''running'')) FROM list');
+CALL await('bool_and(state NOT IN (''starting'', ''running'')) FROM list', commits => true);
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (tag text);
 SELECT * FROM pg_temp.tags('CREATE DATABASE regress_made TEMPLATE template0');
 SELECT * FROM pg_temp.tags('DROP DATABASE regress_made');
@@ -160,3 +149,4 @@ SELECT count(*) AS jobs FROM list;
 
 DROP EXTENSION pg_background CASCADE;
 DROP TABLE audit;
+DROP PROCEDURE await;
