@@ -5151,16 +5151,19 @@ begin_job(void)
 	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	dsm_handle	handle;
 
+	/*
+	 * As any backend, we ignore a cancel that found us idle.  From the moment at
+	 * which the job is seen to run, one is for that.
+	 */
+	QueryCancelPending = false;
+	pg_memory_barrier();
+
 	my_body = body_of(&pool->jobs[me->job]);
 	my_body->worker_pid = MyProcPid;
 	set_shared_state(me->job, JOB_RUNNING);
 	pg_memory_barrier();
 	if (pool->jobs[me->job].tell)
 		SetLatch(&GetPGProcByNumber(pool->jobs[me->job].launcher)->procLatch);
-
-	/* As any backend, we ignore a cancel that found us idle. */
-	if (pg_atomic_read_u32(&my_body->canceled) == 0)
-		QueryCancelPending = false;
 
 	handle = my_body->channel;
 	if (my_channel != NULL && handle != 0 &&

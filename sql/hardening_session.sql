@@ -11,18 +11,12 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     RETURN sqlstate || ': ' || regexp_replace(sqlerrm, 'PID \d+', 'PID N');
 END $$;
--- Wait until a job runs, for a minute at most.
-CREATE PROCEDURE pg_temp.await_running(job bigint) LANGUAGE plpgsql AS $$
-BEGIN
-    FOR i IN 1 .. 6000 LOOP
-        IF EXISTS (SELECT FROM pg_background_list WHERE cookie = job AND state = 'running') THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'it does not run';
-END $$;
 CREATE TABLE done (n int);
+
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/await.sql
+\set ECHO all
 
 --
 -- Hardening 9: on-commit jobs do not count for max_workers, be they of many
@@ -53,7 +47,7 @@ SELECT pg_background_detach_all_v2() AS jobs;
 -- Hardening 13: a time-out is not held up by what other jobs say
 --
 SELECT pid AS loud_pid, cookie AS loud_cookie FROM pg_background_launch_v2('SELECT generate_series(1, 5000000)') \gset
-CALL pg_temp.await_running(:loud_cookie);
+CALL await('EXISTS (SELECT FROM pg_background_list WHERE state = ''running'' AND cookie = ' || :loud_cookie || ')');
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 1);
 SELECT state FROM pg_background_list WHERE cookie = :loud_cookie;
@@ -133,7 +127,7 @@ SELECT count(*) FROM done;
 --
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1') \gset
 SELECT pid AS sleeper_pid, cookie AS sleeper_cookie FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
-CALL pg_temp.await_running(:sleeper_cookie);
+CALL await('EXISTS (SELECT FROM pg_background_list WHERE state = ''running'' AND cookie = ' || :sleeper_cookie || ')');
 SELECT pg_background_wait_v2(:pid, :cookie);
 DISCARD PLANS;
 SELECT count(*) FROM pg_background_list;
@@ -142,6 +136,7 @@ SELECT count(*) FROM pg_background_list;
 SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', :pid, :cookie));
 SELECT workers_launched, workers_completed, workers_active FROM pg_background_stats_v2();
 SELECT pg_cancel_backend(:sleeper_pid);
+CALL await('NOT EXISTS (SELECT FROM pg_background_workers WHERE pid = ' || :sleeper_pid || ')');
 -- submitted jobs that nobody asks for are forgotten, those that have ended first,
 -- but for the last thousand
 SELECT pid, cookie FROM pg_background_submit_v2('SELECT 1', 0, 'asked for') \gset
@@ -165,3 +160,4 @@ REVOKE ALL ON SCHEMA public FROM regress_job_admin, regress_job_owner;
 DROP ROLE regress_job_owner, regress_job_admin;
 DROP TABLE done;
 DROP FUNCTION raised;
+DROP PROCEDURE await;

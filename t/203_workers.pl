@@ -9,6 +9,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use PgBackground;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main');
@@ -165,12 +166,27 @@ $launcher->query('SELECT pg_background_cancel_all_v2()');
 # Which process has a job, where one that was to have it gives it to another
 #
 
+# Have an idle worker stand still, and say which
+sub stop_idle_worker
+{
+	my ($session) = @_;
+	my $job = $session->launch('SELECT 1');
+	$session->result($job, 'n int');
+	my ($pid) = split /, /, $job;
+	wait_for_worker($node, $pid, "state = 'idle'");
+	kill 'STOP', $pid;
+	return $pid;
+}
+
+# Does a process sleep, with no signal on its way?
+sub sleeps
+{
+	my $status = slurp_file("/proc/$_[0]/status");
+	return $status =~ /^State:\s+S/m && $status =~ /^ShdPnd:\s+0+$/m;
+}
+
 my $other_session = new_session($node);
-my $warm = $other_session->launch('SELECT 1');
-$other_session->result($warm, 'n int');
-my ($warm_pid) = split /, /, $warm;
-wait_for_worker($node, $warm_pid, "state = 'idle'");
-kill 'STOP', $warm_pid;
+my $warm_pid = stop_idle_worker($other_session);
 $other_session->query('BEGIN');
 $other_session->query(q{SELECT pg_background_submit_on_commit_v2('SELECT 1')});
 $other_session->query('GRANT stats TO stranger');
@@ -183,6 +199,40 @@ kill 'CONT', $warm_pid;
 is($other_session->query("SELECT pg_background_wait_v2($warm_pid, $cookie)"), 't', 'what it has shown is a handle of the job');
 isnt($other_session->query($seen), $warm_pid, 'though another process has it');
 is($other_session->query("SELECT state FROM pg_background_outcome_v2($warm_pid, $cookie)"), 'stopped', 'the job is run');
+$other_session->query('SELECT pg_background_detach_all_v2()');
+
+#
+# A cancel is for the job that runs when it comes
+#
+
+# Seen as soon as that can be, it was not for some ten microseconds.
+$other_session->query(<<"END");
+DO \$\$
+DECLARE
+    h pg_background_handle;
+BEGIN
+    FOR i IN 1 .. 50 LOOP
+        h := pg_background_launch('$sleep', label => 'canceled at once');
+        WHILE EXISTS (SELECT FROM pg_background_list WHERE pid = h.pid AND state <> 'running') LOOP
+            PERFORM pg_sleep(0.0001);
+        END LOOP;
+        PERFORM pg_cancel_backend(h.pid);
+        IF NOT pg_background_wait(h, 60000) THEN
+            RAISE 'job % goes on', i;
+        END IF;
+    END LOOP;
+END \$\$
+END
+is($other_session->query(q{SELECT DISTINCT state FROM pg_background_list WHERE label = 'canceled at once'}),
+	'canceled', 'one that is seen to run can be canceled');
+
+$warm_pid = stop_idle_worker($other_session);
+is($node->safe_psql('postgres', "SELECT pg_cancel_backend($warm_pid)"), 't', 'an idle worker is canceled');
+kill 'CONT', $warm_pid;
+wait_until('it sleeps again', sub { return sleeps($warm_pid) });
+my $next = $other_session->launch('SELECT 1');
+is((split /, /, $next)[0], $warm_pid, 'which is not for the next job');
+is($other_session->result($next, 'n int'), '1', 'that runs');
 $other_session->quit;
 
 $_->quit foreach $launcher, $super;
