@@ -702,9 +702,17 @@ static int	output_sending = 0;
 /* What makes up the output; allowed to grow in a critical section */
 static MemoryContext output_context;
 
-/* NULL where nobody listens, or hears it all in the end, see publish_output() */
+/* Where the output of the job at hand goes */
+typedef enum OutputMode
+{
+	OUTPUT_KEPT,				/* into the job's body in the end, see
+								 * publish_output() */
+	OUTPUT_GATHERED,			/* there, where it is little, else ... */
+	OUTPUT_SENT					/* ... to the queue; NULL = nobody listens */
+} OutputMode;
+
+static OutputMode output_mode = OUTPUT_KEPT;
 static shm_mq_handle *output_queue = NULL;
-static bool output_kept = false;
 
 /* Nobody has wanted rows or notices from the start, or there is no job. */
 static bool output_discard = true;
@@ -1118,6 +1126,7 @@ static void look_ended(Look *look);
 static bool is_output_wanted(void);
 static bool enlarge_output_without_error(Size space);
 static char *append_frame(FrameKind kind, Size size);
+static void open_output(void);
 static bool send_output(bool wait, bool flush);
 static void output_comm_reset(void);
 static int output_flush(void);
@@ -1130,7 +1139,7 @@ static void output_putmessage_noblock(char type, const char *body,
 									  size_t size);
 static void report_unconverted(void);
 static void before_logging(ErrorData *error);
-static void publish_output(void);
+static bool publish_output(void);
 static void leave_last_words(void);
 
 /* The wire: rows sent */
@@ -1798,6 +1807,46 @@ append_frame(FrameKind kind, Size size)
 }
 
 /*
+ * The output at hand goes to the queue of the job's session; where that is gone,
+ * nobody listens.
+ *
+ * Mapping its segment takes longer than a small job, so that it is put off until
+ * there is more to say than fits elsewhere, and is not undone before another
+ * session's is needed.
+ *
+ * Errors: those of dynamic shared memory.
+ */
+static void
+open_output(void)
+{
+	MemoryContext oldcontext;
+	dsm_handle	handle = my_body->channel;
+
+	if (my_channel != NULL && dsm_segment_handle(my_channel) != handle)
+	{
+		dsm_detach(my_channel);
+		my_channel = NULL;
+	}
+	if (my_channel == NULL)
+	{
+		my_channel = dsm_attach(handle);
+		if (my_channel != NULL)
+			dsm_pin_mapping(my_channel);
+	}
+	if (my_channel != NULL)
+	{
+		shm_mq	   *queue = dsm_segment_address(my_channel);
+
+		/* With the segment, its end would be the end of a later job's queue. */
+		oldcontext = MemoryContextSwitchTo(MessageContext);
+		shm_mq_set_sender(queue, MyProc);
+		output_queue = shm_mq_attach(queue, NULL, NULL);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	output_mode = OUTPUT_SENT;
+}
+
+/*
  * Send the output.  Where the queue is full: without wait, leave the rest for
  * later and return false; with wait, sleep until the launcher has made room.
  * flush says to let the launcher know at once.
@@ -1807,6 +1856,13 @@ append_frame(FrameKind kind, Size size)
 static bool
 send_output(bool wait, bool flush)
 {
+	if (output_mode == OUTPUT_GATHERED && output.len > 0)
+	{
+		/* That may fail. */
+		if (InterruptHoldoffCount > 0 || CritSectionCount > 0)
+			return false;
+		open_output();
+	}
 	while (output_queue != NULL && output.len > 0)
 	{
 		shm_mq_iovec iov;
@@ -1842,7 +1898,7 @@ send_output(bool wait, bool flush)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	if (output_queue == NULL && !output_kept)
+	if (output_queue == NULL && output_mode == OUTPUT_SENT)
 		resetStringInfo(&output);
 	return true;
 }
@@ -2022,11 +2078,10 @@ before_logging(ErrorData *error)
 }
 
 /*
- * Leave what a job has said and could not send where its launcher finds it when the
- * job is done.  Where there is no room for it, that is an error, or its error's
- * SQLSTATE; nothing here fails.
+ * Leave what a job has said and was not sent where its launcher finds it when the
+ * job is done.  Returns false where there is no room for it; nothing here fails.
  */
-static void
+static bool
 publish_output(void)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
@@ -2053,13 +2108,11 @@ publish_output(void)
 		}
 		PG_END_TRY();
 		if (!DsaPointerIsValid(pointer))
-		{
-			my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
-			return;
-		}
+			return false;
 		my_body->output = pointer;
 	}
 	my_body->output_size = output.len;
+	return true;
 }
 
 /*
@@ -2073,11 +2126,11 @@ leave_last_words(void)
 	{
 		my_body = body_of(&pool->jobs[me->job]);
 		output_queue = NULL;
-		output_kept = true;
+		output_mode = OUTPUT_KEPT;
 	}
 	(void) send_output(false, true);
-	if (output.len > 0)
-		publish_output();
+	if (output.len > 0 && !publish_output())
+		my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
 }
 
 /* ----------------------------------------------------------------
@@ -4433,7 +4486,7 @@ init_output(void)
 	MemoryContextSwitchTo(output_context);
 	initStringInfo(&output);
 	MemoryContextSwitchTo(TopMemoryContext);
-	output_kept = true;
+	output_mode = OUTPUT_KEPT;
 	PqCommMethods = &output_methods;
 	whereToSendOutput = DestRemote;
 	FrontendProtocol = PG_PROTOCOL_LATEST;
@@ -5141,16 +5194,10 @@ wait_for_work(void)
 	}
 }
 
-/*
- * The job that we were given begins.  Its rows go to a channel of its session;
- * where that is gone, nobody listens.
- */
+/* The job that we were given begins. */
 static void
 begin_job(void)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	dsm_handle	handle;
-
 	/*
 	 * As any backend, we ignore a cancel that found us idle.  From the moment at
 	 * which the job is seen to run, one is for that.
@@ -5165,32 +5212,10 @@ begin_job(void)
 	if (pool->jobs[me->job].tell)
 		SetLatch(&GetPGProcByNumber(pool->jobs[me->job].launcher)->procLatch);
 
-	handle = my_body->channel;
-	if (my_channel != NULL && handle != 0 &&
-		dsm_segment_handle(my_channel) != handle)
-	{
-		dsm_detach(my_channel);
-		my_channel = NULL;
-	}
-	if (my_channel == NULL && handle != 0)
-	{
-		my_channel = dsm_attach(handle);
-		if (my_channel != NULL)
-			dsm_pin_mapping(my_channel);
-	}
 	output_queue = NULL;
-	if (handle != 0 && my_channel != NULL)
-	{
-		shm_mq	   *queue = dsm_segment_address(my_channel);
-
-		/* With the segment, its end would be the end of a later job's queue. */
-		shm_mq_set_sender(queue, MyProc);
-		output_queue = shm_mq_attach(queue, NULL, NULL);
-	}
-	output_kept = handle == 0;
+	output_mode = my_body->channel == 0 ? OUTPUT_KEPT : OUTPUT_GATHERED;
 	resetStringInfo(&output);
 	output_sending = 0;
-	MemoryContextSwitchTo(oldcontext);
 }
 
 /* Connected, and ready for a job, be it the one that it was started for. */
@@ -5448,7 +5473,7 @@ send_command(QueryCompletion *qc, bool is_last)
 	const char *name = GetCommandTagName(qc->commandTag);
 
 	/* Where nobody reads them one by one, the last one is enough. */
-	if (output_kept)
+	if (output_mode == OUTPUT_KEPT)
 		output.len = 0;
 	command = (CommandFrame *) append_frame(FRAME_COMMAND,
 											sizeof(CommandFrame));
@@ -5866,9 +5891,20 @@ say_done(bool canceled, int64 execution)
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
 	done->execution = execution;
-	(void) send_output(true, true);
-	if (output_kept)
-		publish_output();
+	switch (output_mode)
+	{
+		case OUTPUT_KEPT:
+			if (!publish_output())
+				my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
+			break;
+		case OUTPUT_GATHERED:
+			if (output.len <= GATHER_SIZE && publish_output())
+				break;
+			/* FALLTHROUGH */
+		case OUTPUT_SENT:
+			(void) send_output(true, true);
+			break;
+	}
 }
 
 /*
