@@ -7,7 +7,9 @@ use strict;
 use warnings;
 
 use FindBin;
-use PostgreSQL::Test::Utils;
+use lib $FindBin::RealBin;
+
+use Lint;
 use Test::More;
 
 # A loop that waits for a condition sleeps for 10 ms between two looks; 3600 s are
@@ -15,10 +17,10 @@ use Test::More;
 my $sql = qr/^(?:SELECT\b[^'"\$\n]*|step [^'"\$\n]*|\s+PERFORM )\bpg_sleep\((?!0\.01\)|3600).*/m;
 my $perl = qr/^[^#'"\n]*(?<![\$\w>])u?sleep[ (]+(?!20_000)[\d\$].*/m;
 
-foreach my $file (glob "$FindBin::RealBin/../{sql/*.sql,specs/*.spec,t/*.p[lm]}")
+foreach my $file (tests())
 {
 	my $name = $file =~ s{.*/}{}r;
-	my $text = slurp_file($file);
+	my $text = text_of($file);
 
 	# Its faults come at random moments; it looks at nothing then.
 	next if $name eq '900_fuzz.pl';
