@@ -414,6 +414,7 @@ typedef struct SharedJob
 	bool		tell;			/* ... is to be woken when it does */
 	bool		excludes;		/* some workers, see Request */
 	bool		said_done;		/* its session knows before the pool does */
+	bool		forgotten;		/* it has no handle, so that none waits for it */
 	int			max_workers;	/* of its session at once; 0 = any number */
 	int			preferred;		/* worker that its session used last */
 	uint64		session;
@@ -2332,6 +2333,7 @@ uncount_job(Job *job)
 	int			limit = shared->max_workers;
 
 	shared->max_workers = 0;
+	shared->forgotten = true;
 	if (pool->nworkers - pool->nidle < limit)
 		return;
 	lock_pool();
@@ -4771,7 +4773,7 @@ finish_job(bool failed, bool canceled, int64 run_time, bool stays)
 	else
 		counters->completed++;
 	set_shared_state(number, JOB_DONE);
-	if (job->launcher_holds)
+	if (job->launcher_holds && !job->forgotten)
 		wake_later(job->launcher);
 	job->pool_holds = false;
 	discharge_job(job);
@@ -6468,7 +6470,7 @@ enter_shared_job(Job *job, dsa_pointer body, Size size)
 		shared->ticket = ++pool->last_ticket;
 		shared->queued_at = GetCurrentTimestamp();
 		shared->charged = 0;
-		shared->counted = shared->said_done = false;
+		shared->counted = shared->said_done = shared->forgotten = false;
 		shared->body = body;
 		set_shared_state(number, JOB_PREPARED);
 		/* A kind that nobody else needs is needed now. */
@@ -7147,9 +7149,9 @@ wait_for_progress(Job **set, int njobs, TimestampTz deadline,
 					GetCurrentTimestamp() < deadline;
 			}
 		}
-		progress = pump_jobs();
-		if (!progress && look_again(&look))
+		if (look_again(&look))
 			continue;
+		progress = pump_jobs();
 
 		now = GetCurrentTimestamp();
 		if (deadline != 0 && now >= deadline)
