@@ -174,14 +174,13 @@
 #include "storage/dsm_registry.h"
 #endif
 
-PG_MODULE_MAGIC;
-
 /* ----------------------------------------------------------------
  *		What processes share
  * ----------------------------------------------------------------
  */
 
 #define LIBRARY_NAME		"pg_background"
+#define LIBRARY_VERSION		"2.1.0"
 #define WORKER_NAME			"pg_background"
 
 /* Limits of the SQL interface; sizes in bytes, times in milliseconds. */
@@ -245,14 +244,13 @@ PG_MODULE_MAGIC;
 /*
  * The first bytes of the pool say which build of this library made it.  A
  * session that was open while the library was replaced on disk starts workers
- * that load the new one; LAYOUT changes with every change of what follows
- * PoolHead and WorkerHead, so that such a worker can tell.  These never change,
- * so that it can also say so.
+ * that load the new one; LAYOUT, see below, tells such a worker that it has
+ * another idea of what follows PoolHead and WorkerHead.  These never change, so
+ * that it can also say so.
  */
 #define MAGIC_FAMILY		UINT64CONST(0x70676267)
-#define LAYOUT				5
 #define POOL_MAGIC \
-	((MAGIC_FAMILY << 32) | (LAYOUT << 16) | SERVER_MAJOR)
+	((MAGIC_FAMILY << 32) | ((uint64) LAYOUT << 16) | SERVER_MAJOR)
 
 /* The parts of the pool and of a worker in it that every build knows */
 typedef struct PoolHead
@@ -581,6 +579,13 @@ typedef struct DoneFrame
 	bool		canceled;		/* by a query cancel, not by a time-out */
 	int64		execution;		/* how long it took, microseconds */
 } DoneFrame;
+
+/* All that processes share, by its sizes; in 16 bits */
+#define LAYOUT \
+	((sizeof(Pool) + 3 * sizeof(Kind) + 5 * sizeof(SharedJob) + \
+	  7 * sizeof(PoolWorker) + 11 * sizeof(JobBody) + \
+	  13 * sizeof(SharedSettings) + 17 * sizeof(CommandFrame) + \
+	  19 * sizeof(WarningsFrame) + 23 * sizeof(DoneFrame)) & 0xFFFF)
 
 /* How the line begins that tells a job in the server log, see add_job_line() */
 #define JOB_LINE_START		"background job of user "
@@ -3549,7 +3554,8 @@ pool_name(void)
 {
 	static char name[NAMEDATALEN];
 
-	snprintf(name, sizeof(name), "pg_background.%d.%d", SERVER_MAJOR, LAYOUT);
+	snprintf(name, sizeof(name), "pg_background.%d.%d", SERVER_MAJOR,
+			 (int) LAYOUT);
 	return name;
 }
 
@@ -11000,6 +11006,12 @@ pg_background_grant_again(PG_FUNCTION_ARGS)
  * what processes share.  Nothing else tests PG_VERSION_NUM.
  * ----------------------------------------------------------------
  */
+
+#if PG_VERSION_NUM >= 180000
+PG_MODULE_MAGIC_EXT(.name = LIBRARY_NAME,.version = LIBRARY_VERSION);
+#else
+PG_MODULE_MAGIC;
+#endif
 
 /*
  * What pg_stat_activity shows while we sleep: from 17 on, a name of our own.

@@ -41,6 +41,16 @@ sub test_jobs
 
 test_jobs('postgres', 'as installed');
 
+SKIP:
+{
+	skip 'servers before 18 do not tell', 1 if $version < 180000;
+	my ($default) = slurp_file("$FindBin::RealBin/../pg_background.control") =~ /^default_version = '(.*)'$/m;
+	like($node->safe_psql('postgres', <<'END'), qr/^\Q$default\E\.\d+$/, 'the server tells the version of the library');
+LOAD 'pg_background';
+SELECT version FROM pg_get_loaded_modules() WHERE module_name = 'pg_background'
+END
+}
+
 foreach my $dbname (qw(by_path by_database))
 {
 	$node->safe_psql('postgres', "CREATE DATABASE $dbname");
