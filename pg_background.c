@@ -5972,7 +5972,10 @@ run_job(void)
 	say_done(canceled, GetCurrentTimestamp() - start);
 	error_context_stack = callback.previous;
 	output_discard = true;
+
+	/* Until the next job begins, nobody listens. */
 	output_queue = NULL;
+	output_mode = OUTPUT_SENT;
 	finish_job(failed, canceled, GetCurrentTimestamp() - start, stays);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(MessageContext);

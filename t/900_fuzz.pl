@@ -189,7 +189,7 @@ my @kinds = (
 	[ 2, sub { sql => "SELECT pg_sleep(0.03); INSERT INTO effect VALUES ($_[0], 1)", sure => 1 } ],
 	[ 2, sub { then_job($_[0], "UPDATE spot SET n = n + 1 WHERE id = @{[one_of(1 .. 4)]}") } ],
 	[ 2, sub { sql => "BEGIN; INSERT INTO effect VALUES ($_[0], 1)", } ],
-	[ 2, sub { sql => "BEGIN; INSERT INTO effect VALUES ($_[0], 1); COMMIT; SELECT 1", cols => 'a int', sure => $may_commit } ],
+	[ 2, sub { sql => "BEGIN; INSERT INTO effect VALUES ($_[0], 1); COMMIT; SELECT 1", cols => 'a int', sure => $may_commit, early => 1 } ],
 	[ 1, sub { then_job($_[0], "DO \$\$ BEGIN FOR i IN 1 .. 3 LOOP BEGIN PERFORM pg_sleep(0.05); EXCEPTION WHEN query_canceled THEN END; END LOOP; END \$\$") } ],
 	[ 1, sub { then_job($_[0], one_of(@oddities)) } ],
 	[ 0.3, sub { then_job($_[0], "SELECT length('@{['x' x one_of(20_000, 300_000)]}')") } ],
