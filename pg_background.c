@@ -925,7 +925,7 @@ static struct
  * The session's settings as a worker is sent them, and as they were
  * serialized at that time, see refresh_settings(); and as its jobs share them.
  */
-static StringInfoData settings;
+static StringInfoData my_settings;
 static StringInfoData settings_serialized;
 static uint64 settings_generation = 0;
 static dsa_pointer shared_settings = InvalidDsaPointer;
@@ -964,14 +964,14 @@ strong_random(void)
  * with "..." at its end where it is longer.
  */
 static char *
-clip_text(const char *text, int limit)
+clip_text(const char *string, int limit)
 {
-	int			len = strlen(text);
+	int			len = strlen(string);
 
 	if (len <= limit)
-		return pstrdup(text);
-	len = pg_mbcliplen(text, len, limit - 3);
-	return psprintf("%.*s...", len, text);
+		return pstrdup(string);
+	len = pg_mbcliplen(string, len, limit - 3);
+	return psprintf("%.*s...", len, string);
 }
 
 /* Errors that need no memory */
@@ -1119,7 +1119,7 @@ static Size frame_space(Size size);
 
 /* What a session knows of its jobs */
 static int64 strong_random(void);
-static char *clip_text(const char *text, int limit);
+static char *clip_text(const char *string, int limit);
 
 /* Settings of this extension */
 static void define_settings(void);
@@ -1980,14 +1980,14 @@ convert_notice(StringInfo notice, const char *body)
 	/* Fields are a letter and a string each, and another zero ends them. */
 	while (*body != '\0')
 	{
-		const char *text = body + 1;
-		Size		len = strlen(text);
+		const char *value = body + 1;
+		Size		len = strlen(value);
 
 		appendStringInfoChar(notice, *body);
 		appendStringInfoString(notice, converted ?
-							   pg_client_to_server(text, len) : text);
+							   pg_client_to_server(value, len) : value);
 		appendStringInfoChar(notice, '\0');
-		body = text + len + 1;
+		body = value + len + 1;
 	}
 	appendStringInfoChar(notice, '\0');
 }
@@ -3334,8 +3334,8 @@ refresh_settings(void)
 {
 	if (!settings_changed(&settings_serialized))
 		return;
-	resetStringInfo(&settings);
-	collect_settings(&settings);
+	resetStringInfo(&my_settings);
+	collect_settings(&my_settings);
 	settings_generation++;
 }
 
@@ -5659,13 +5659,13 @@ run_string(const char *sql, JobParams *params)
 {
 	List	   *parsetrees;
 	ListCell   *lc;
-	bool		stats = log_statement_stats;
+	bool		shows_stats = log_statement_stats;
 	bool		logged = false;
 	bool		implicit_block;
 	CachedPlanSource *cached = NULL;
 	MemoryContext oldcontext;
 
-	if (stats)
+	if (shows_stats)
 		ResetUsage();
 	start_xact_command();
 	complete_job_line(session_user_id);
@@ -5708,7 +5708,7 @@ run_string(const char *sql, JobParams *params)
 	set_shared_state(me->job, JOB_ENDED);
 
 	log_job_duration(sql, logged);
-	if (stats)
+	if (shows_stats)
 		ShowUsage("QUERY STATISTICS");
 }
 
@@ -6355,11 +6355,11 @@ share_settings(void)
 		return old;
 
 	new = dsa_allocate(pool_area,
-					   offsetof(SharedSettings, data) + settings.len);
+					   offsetof(SharedSettings, data) + my_settings.len);
 	shared = dsa_get_address(pool_area, new);
 	pg_atomic_init_u32(&shared->references, 1);
-	shared->size = settings.len;
-	memcpy(shared->data, settings.data, settings.len);
+	shared->size = my_settings.len;
+	memcpy(shared->data, my_settings.data, my_settings.len);
 	lock_pool();
 	shared->id = ++pool->last_settings;
 	unlock_pool();
@@ -7257,7 +7257,7 @@ init_launcher(void)
 	ctl.entrysize = sizeof(JobEntry);
 	ctl.hcxt = launcher_context;
 	oldcontext = MemoryContextSwitchTo(launcher_context);
-	initStringInfo(&settings);
+	initStringInfo(&my_settings);
 	initStringInfo(&settings_serialized);
 	MemoryContextSwitchTo(oldcontext);
 	jobs_by_cookie = hash_create("pg_background jobs", 64, &ctl,

@@ -152,7 +152,7 @@ compile() {
     local options=()
     # A server's headers and options are for the compiler that built it.
     [ "$2" != clang ] || options=(-Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes)
-    build "$1" CC="$2" COPT="-Werror ${options[*]}" "${@:3}"
+    build "$1" CC="$2" COPT="-Werror -Wshadow ${options[*]}" "${@:3}"
 }
 
 # Installs the build below $work/NN.root and writes the settings that let a
