@@ -1330,6 +1330,7 @@ static bool can_be_reset(void);
 static void hide_held_job(void);
 static void set_up_job(Request *request, const char *sql);
 static void say_done(bool canceled, int64 execution);
+static void close_output(void);
 static void run_job(void);
 static void reseed_random(void);
 static void reset_session(void);
@@ -5916,6 +5917,20 @@ say_done(bool canceled, int64 execution)
 }
 
 /*
+ * Until the next job begins, nobody listens.  Nothing of this one is left to be
+ * taken for the last words of that.
+ */
+static void
+close_output(void)
+{
+	output_discard = true;
+	output_queue = NULL;
+	output_mode = OUTPUT_SENT;
+	output_sending = 0;
+	resetStringInfo(&output);
+}
+
+/*
  * Run the job at hand, and say everything that there is to say of it.
  *
  * A query cancel takes effect only while the job runs.  Where it has taken
@@ -5971,11 +5986,7 @@ run_job(void)
 	stays = !canceled && can_be_reset();
 	say_done(canceled, GetCurrentTimestamp() - start);
 	error_context_stack = callback.previous;
-	output_discard = true;
-
-	/* Until the next job begins, nobody listens. */
-	output_queue = NULL;
-	output_mode = OUTPUT_SENT;
+	close_output();
 	finish_job(failed, canceled, GetCurrentTimestamp() - start, stays);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(MessageContext);
