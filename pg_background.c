@@ -5900,20 +5900,14 @@ say_done(bool canceled, int64 execution)
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
 	done->canceled = canceled;
 	done->execution = execution;
-	switch (output_mode)
-	{
-		case OUTPUT_KEPT:
-			if (!publish_output())
-				my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
-			break;
-		case OUTPUT_GATHERED:
-			if (output.len <= GATHER_SIZE && publish_output())
-				break;
-			/* FALLTHROUGH */
-		case OUTPUT_SENT:
-			(void) send_output(true, true);
-			break;
-	}
+
+	/* What is little needs no queue. */
+	if (output_mode == OUTPUT_GATHERED && output.len <= GATHER_SIZE &&
+		publish_output())
+		return;
+	(void) send_output(true, true);
+	if (output_mode == OUTPUT_KEPT && !publish_output())
+		my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
 }
 
 /*
