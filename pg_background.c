@@ -1846,7 +1846,8 @@ open_output(void)
 
 		/* With the segment, its end would be the end of a later job's queue. */
 		oldcontext = MemoryContextSwitchTo(MessageContext);
-		shm_mq_set_sender(queue, MyProc);
+		if (shm_mq_get_sender(queue) == NULL)
+			shm_mq_set_sender(queue, MyProc);
 		output_queue = shm_mq_attach(queue, NULL, NULL);
 		MemoryContextSwitchTo(oldcontext);
 	}
