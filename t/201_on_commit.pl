@@ -18,7 +18,7 @@ max_prepared_transactions = 0
 END
 my $control = new_session($node);
 
-$node->safe_psql('postgres', 'CREATE TABLE work (what text); CREATE TABLE done (what text)');
+$node->safe_psql('postgres', 'CREATE TABLE work (what text); CREATE TABLE done (what text); CREATE TABLE tried (n int)');
 
 sub on_commit
 {
@@ -75,6 +75,13 @@ $node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'\n");
 $node->reload;
 wait_until('the setting is there',
 	sub { $control->query('SHOW synchronous_standby_names') eq 'nobody' });
+# No commit waits before another process, the checkpointer, has read it, too.
+my $trying = new_session($node);
+$trying->send(q{DO 'BEGIN LOOP INSERT INTO tried VALUES (1); COMMIT; END LOOP; END'});
+wait_for_worker($node, $trying->{pid}, "wait_event = 'SyncRep'");
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($trying->{pid})");
+wait_for_exit($node, $trying->{pid});
+$trying->quit;
 $session->send('COMMIT');
 wait_for_worker($node, $session->{pid}, "wait_event = 'SyncRep'");
 wait_for_pool($node, 'running = 0 AND idle = 1 AND queued = 0', 'usename = current_user');
