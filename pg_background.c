@@ -5222,10 +5222,8 @@ begin_job(void)
 	if (pool->jobs[me->job].tell)
 		SetLatch(&GetPGProcByNumber(pool->jobs[me->job].launcher)->procLatch);
 
-	output_queue = NULL;
+	/* It is empty: see close_output(), and nothing is said before the first. */
 	output_mode = my_body->channel == 0 ? OUTPUT_KEPT : OUTPUT_GATHERED;
-	resetStringInfo(&output);
-	output_sending = 0;
 }
 
 /* Connected, and ready for a job, be it the one that it was started for. */

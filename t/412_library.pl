@@ -44,7 +44,7 @@ test_jobs('postgres', 'as installed');
 SKIP:
 {
 	skip 'servers before 18 do not tell', 1 if $version < 180000;
-	my ($default) = slurp_file("$FindBin::RealBin/../pg_background.control") =~ /^default_version = '(.*)'$/m;
+	my $default = $node->safe_psql('postgres', q{SELECT default_version FROM pg_available_extensions WHERE name = 'pg_background'});
 	like($node->safe_psql('postgres', <<'END'), qr/^\Q$default\E\.\d+$/, 'the server tells the version of the library');
 LOAD 'pg_background';
 SELECT version FROM pg_get_loaded_modules() WHERE module_name = 'pg_background'
