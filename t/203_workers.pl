@@ -166,18 +166,6 @@ $launcher->query('SELECT pg_background_cancel_all_v2()');
 # Which process has a job, where one that was to have it gives it to another
 #
 
-# Have an idle worker stand still, and say which
-sub stop_idle_worker
-{
-	my ($session) = @_;
-	my $job = $session->launch('SELECT 1');
-	$session->result($job, 'n int');
-	my ($pid) = split /, /, $job;
-	wait_for_worker($node, $pid, "state = 'idle'");
-	kill 'STOP', $pid;
-	return $pid;
-}
-
 # Does a process sleep, with no signal on its way?
 sub sleeps
 {
@@ -185,7 +173,22 @@ sub sleeps
 	return $status =~ /^State:\s+S/m && $status =~ /^ShdPnd:\s+0+$/m;
 }
 
+# Have an idle worker stand still, and say which. Not before it sleeps until there
+# is a job: it would stand still with whatever lock it has.
+sub stop_idle_worker
+{
+	my ($session) = @_;
+	my $job = $session->launch('SELECT 1');
+	$session->result($job, 'n int');
+	my ($pid) = split /, /, $job;
+	wait_for_worker($node, $pid, "state = 'idle' AND wait_event_type = 'Extension'");
+	wait_until('it sleeps', sub { return sleeps($pid) });
+	kill 'STOP', $pid;
+	return $pid;
+}
+
 my $other_session = new_session($node);
+$other_session->query("SET pg_background.idle_timeout = '1h'");
 my $warm_pid = stop_idle_worker($other_session);
 $other_session->query('BEGIN');
 $other_session->query(q{SELECT pg_background_submit_on_commit_v2('SELECT 1')});
