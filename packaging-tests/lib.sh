@@ -37,6 +37,18 @@ installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
+# why LOG: what failed, in the words of a log's own lines: of steps, test files and
+# tests, of tests that came to no end, and of compilers and apt; and of each file that
+# pg_regress found different, how it begins.
+why() {
+    awk '
+        /^diff / { left = 8 }
+        /^[-+]/ { if (left-- > 0) print; next }
+        /^(not ok|skipped) - |^not ok [0-9]|^test .* FAILED|^#   (Failed|Parse)|^# +at |\(Wstat: |Parse errors:/ ||
+        /timed out|Timeout|TRAP: |PANIC: |terminated by signal|(: |^)[eE]rror: |^E: |^make.*[*][*][*] / { print }' "$1" |
+        cut -c 1-160 | uniq | tail -n 25
+}
+
 # Does apt know a package?
 available() {
     apt-cache show "$1" >/dev/null 2>&1
