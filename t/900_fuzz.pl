@@ -20,7 +20,9 @@
 # each job that was launched must be there in the end. PG_BACKGROUND_FUZZ_JOBS
 # says how many jobs there are; PG_BACKGROUND_FUZZ_SEED is the seed of the first
 # round, and that of the next is greater by one, so that the seed of a round that
-# failed repeats it. PG_BACKGROUND_FUZZ_SMALL_DISK names an empty folder on a
+# failed repeats it. PG_BACKGROUND_FUZZ_BURST says how many small jobs a burst is,
+# which do not count for the length of a round: some thousands make many jobs of a
+# short time. PG_BACKGROUND_FUZZ_SMALL_DISK names an empty folder on a
 # small disk (a tmpfs of 2 MB, say) for rows that are kept, so that it gets full.
 #
 # Hardening, Checks: the fuzz program.
@@ -38,8 +40,9 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $seed = $ENV{PG_BACKGROUND_FUZZ_SEED} // time % 1_000_000_000;
-my $jobs_wanted = $ENV{PG_BACKGROUND_FUZZ_JOBS} // 600;
+my $jobs_wanted = $ENV{PG_BACKGROUND_FUZZ_JOBS} // 800;
 my $jobs_a_round = 150;
+my $jobs_a_burst = $ENV{PG_BACKGROUND_FUZZ_BURST} // 20;
 my $small_disk = $ENV{PG_BACKGROUND_FUZZ_SMALL_DISK};
 my $has_prlimit = !$windows_os && system('prlimit --version >/dev/null 2>&1') == 0;
 
@@ -200,6 +203,17 @@ my @kinds = (
 	[ 4, sub { then_job($_[0], "SELECT g AS a, 'x'::evil AS b FROM generate_series(1, @{[one_of(1, 50)]}) g"), cols => 'a int, b evil' } ],
 );
 
+# What many jobs are that come in one go
+my @small_kinds = (
+	[ 20, sub { then_job($_[0]), sure => 1, rows => 1 } ],
+	[ 3, sub { rows_job($_[0], 3, 10) } ],
+	[ 2, sub { then_job($_[0], 'SELECT 1 / 0') } ],
+	[ 1, sub { then_job($_[0], "DO \$\$ BEGIN RAISE NOTICE 'small'; END \$\$"), sure => 1 } ],
+	[ 1, sub { then_job($_[0], 'SELECT pg_sleep(0.001)'), sure => 1 } ],
+	[ 1, sub { sql => "CALL in_parts($_[0])", parts => 3, sure => $may_commit } ],
+	[ 1, sub { sql => "BEGIN; INSERT INTO effect VALUES ($_[0], 1); COMMIT; SELECT 1", cols => 'a int', sure => $may_commit, early => 1 } ],
+);
+
 # More than is kept in memory, or may be kept in a file where that is limited
 sub big_job { return rows_job($_[0], @{ one_of([ 100, 30_000 ], [ 4, 1_000_000 ], [ 40_000, 100 ]) }) }
 
@@ -261,8 +275,8 @@ sub with_handle
 # Tells the outcome of jobs; the columns state and sqlstate are expressions.
 sub outcomes
 {
-	my ($n, $source, $state, $sqlstate, $from) = @_;
-	return "SELECT string_agg(concat_ws(' ', '\@', $n, '$source', $state, coalesce($sqlstate, '-')), chr(10)) FROM $from";
+	my ($n, $source, $state, $sqlstate, $from, $with) = @_;
+	return ($with // '') . "SELECT string_agg(concat_ws(' ', '\@', $n, '$source', $state, coalesce($sqlstate, '-')), chr(10)) FROM $from";
 }
 
 # A job's number where only its SQL is at hand
@@ -278,7 +292,27 @@ sub params_job
 		sql => "\$job\$/*$n*/ INSERT INTO effect SELECT \$1::int8, 1 WHERE \$2 IS NULL OR true\$job\$, $args" };
 }
 
+# Many small jobs by one statement: a source of rows (n, sql), and what is done with
+# each of them.
+my $in_bursts = 0;
+sub burst
+{
+	my @jobs = map { job(pick(@small_kinds)) } 1 .. $jobs_a_burst;
+	my $rows = sprintf 'unnest(ARRAY[%s], ARRAY[%s]) j(n, sql)', join(', ', map { $_->{n} } @jobs), join(', ', map { quoted($_) } @jobs);
+
+	$in_bursts += @jobs;
+	return pick(
+		[ 3, sub { outcomes('(SELECT min(n) FROM j) + ordinality - 1', 'run_all', "coalesce(state, 'error')", "coalesce(sqlstate, 'never')",
+			'pg_background_run_all_v2(ARRAY(SELECT sql FROM j ORDER BY n), ' . one_of(1, 3, 8) . ", false)", "WITH j AS (SELECT * FROM $rows) ") } ],
+		[ 2, sub { outcomes('n', 'run', 'has_error', 'sqlstate', "$rows, pg_background_run_v2(sql)") } ],
+		[ 2, sub { outcomes('n', 'outcome', 'state', 'sqlstate', "$rows, pg_background_launch_v2(sql) h, LATERAL (SELECT pg_background_wait_v2(h.pid, h.cookie)) w, pg_background_outcome_v2(h.pid, h.cookie)") } ],
+		[ 2, sub { "SELECT count(*) FROM $rows, pg_background_submit_v2(sql)" } ],
+		[ 2, sub { $_->{pledged} = 1 foreach @jobs; "INSERT INTO pledge SELECT n FROM $rows, pg_background_submit_on_commit_v2(sql)" } ]
+	)->();
+}
+
 my @actions = (
+	[ 4, \&burst ],
 	[ 12, sub { my $j = job(); launch("pg_background_launch_v2(@{[quoted($j)]}, @{[queue_size()]})", $j) } ],
 	[ 6, sub { my $j = job(); launch("pg_background_launch_v2(@{[quoted($j)]}, @{[queue_size()]}, @{[label()]})", $j) } ],
 	[ 5, sub { my $j = job(); delete @$j{qw(rows bytes)}; launch("pg_background_submit_v2(@{[quoted($j)]})", $j) } ],
@@ -674,7 +708,8 @@ sub run_round
 	$calm = $round_seed % 4 == 0;
 	@wrong = ();
 	@sessions = map { { superuser => $_ % 2 && $_, turns => [] } } 0 .. 5;
-	for (my $i = 0; $number < $first + $jobs_a_round; $i++)
+	$in_bursts = 0;
+	for (my $i = 0; $number < $first + $in_bursts + $jobs_a_round; $i++)
 	{
 		$superuser = $sessions[ $i % 6 ]{superuser};
 		push @{ $sessions[ $i % 6 ]{turns} }, plan_turn();
