@@ -48,8 +48,7 @@ sub test_launches
 	}
 	foreach my $how (sort keys %launch)
 	{
-		ok( $node->poll_query_until('postgres',
-				"SELECT count(*) = $sessions FROM done WHERE what = '$how'"),
+		ok( await($node, "SELECT count(*) = $sessions FROM done WHERE what = '$how'"),
 			"$when, $how: $sessions jobs were done");
 	}
 	nothing_left($node, $when);

@@ -42,8 +42,7 @@ sub test_killed_launcher
 		'0', "$name: the job has not ended before its launcher");
 
 	$control->query('SELECT pg_advisory_unlock(1)');
-	ok( $node->poll_query_until('postgres',
-			"SELECT count(*) = 1 FROM done WHERE what = '$name'"),
+	ok( await($node, "SELECT count(*) = 1 FROM done WHERE what = '$name'"),
 		"$name: the job was done");
 	nothing_left($node, $name);
 	return;
@@ -108,8 +107,7 @@ my $job = $session->launch(
 wait_for_worker($node, $job, "wait_event = 'PgSleep'");
 my $size = log_size($node);
 $session->query("SELECT pg_background_cancel_v2($job)");
-$node->poll_query_until('postgres',
-	"SELECT count(*) = 1 FROM done WHERE what = 'caught'");
+await($node, "SELECT count(*) = 1 FROM done WHERE what = 'caught'");
 is($session->state($job), 'running', 'a stubborn job goes on when canceled');
 $session->query("SELECT pg_background_cancel_v2_grace($job, 100)");
 $session->wait_for($job);

@@ -69,8 +69,7 @@ foreach my $left (@sessions)
 	wait_for_exit($node, $left->{pid});
 	$left->quit;
 }
-ok( $node->poll_query_until('postgres',
-		q{SELECT count(*) = 3 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
+ok( await($node, q{SELECT count(*) = 3 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
 	'there are workers without a session');
 ok($node->stop('smart', fail_ok => 1), 'smart shutdown');
 

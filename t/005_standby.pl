@@ -23,8 +23,7 @@ $standby->start;
 
 $primary->safe_psql('postgres',
 	"CREATE TABLE done (what text); INSERT INTO done VALUES ('on the primary')");
-$standby->poll_query_until('postgres',
-	q{SELECT count(*) = 1 FROM pg_class WHERE relname = 'done'})
+await($standby, q{SELECT count(*) = 1 FROM pg_class WHERE relname = 'done'})
   or die 'timed out waiting for the standby';
 
 my $session = new_session($standby);

@@ -101,7 +101,7 @@ if ($version >= 150000)
 else
 {
 	# Before 15 they go through a process that collects them.
-	ok($node->poll_query_until('postgres', $inserted, '1000'), 'statistics of a table');
+	ok(await($node, $inserted, '1000'), 'statistics of a table');
 }
 $session->quit;
 

@@ -166,7 +166,7 @@ sub worker_count_becomes
 {
 	my ($count, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok( $node->poll_query_until('postgres', "SELECT count(*) = $count FROM pg_stat_activity WHERE backend_type = 'pg_background'"),
+	ok( await($node, "SELECT count(*) = $count FROM pg_stat_activity WHERE backend_type = 'pg_background'"),
 		$name);
 	is($node->safe_psql('postgres', 'SELECT idle FROM pg_background_pool'), $count, "$name: the pool");
 	return;
@@ -252,8 +252,7 @@ BEGIN
 	RAISE NOTICE 'launcher %, job %', current_setting('work_mem'), seen;
 END $$
 END
-$node->poll_query_until('postgres',
-	"SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = $session->{pid}");
+await($node, "SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = $session->{pid}");
 $node->safe_psql('postgres', "ALTER SYSTEM SET work_mem = '5MB'");
 $node->safe_psql('postgres', 'SELECT pg_reload_conf()');
 $node->poll_query_until('postgres', 'SHOW work_mem', '5MB');

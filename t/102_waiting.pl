@@ -105,14 +105,13 @@ foreach my $look (sort keys %look)
 
 	# When all of them have workers, the one of this job is nobody's. Its session is not
 	# that of the full queue, which would read that while it waits.
-	$node->poll_query_until('postgres', q{SELECT count(*) = } . keys(%wait)
+	await($node, q{SELECT count(*) = } . keys(%wait)
 		  . q{ FROM pg_background_workers WHERE query LIKE '%pg_sleep(1000)%' AND backend_state = 'active'})
 	  or die 'timed out waiting for all jobs to run';
 	my $idle = $other->launch('SELECT 1');
 	$other->wait_for($idle);
 	$name{ (split /, /, $idle)[0] } = 'an idle worker';
-	$node->poll_query_until('postgres',
-		'SELECT count(*) = ' . keys(%name) . ' FROM pg_stat_activity WHERE pid IN (' . join(', ', keys %name)
+	await($node, 'SELECT count(*) = ' . keys(%name) . ' FROM pg_stat_activity WHERE pid IN (' . join(', ', keys %name)
 		  . ") AND wait_event_type = 'Extension'")
 	  or die 'timed out waiting for all to wait';
 
@@ -121,7 +120,7 @@ foreach my $look (sort keys %look)
 	# The second command of run_all is not to begin.
 	$node->safe_psql('postgres', "SELECT pg_cancel_backend($session{run_all}{pid})");
 	$session{run_all}->receive;
-	$node->poll_query_until('postgres', <<"END") or die 'timed out waiting for all to go on';
+	await($node, <<"END") or die 'timed out waiting for all to go on';
 SELECT count(*) = 0 FROM (
 	SELECT pg_cancel_backend(pid) FROM pg_stat_activity
 	WHERE query LIKE '%pg_sleep(1000)%' AND backend_type = 'pg_background' AND state = 'active') c

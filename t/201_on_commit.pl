@@ -36,7 +36,7 @@ sub test_done
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	my $expected = join "\n", @expected;
-	ok($node->poll_query_until('postgres', 'SELECT coalesce(string_agg(what, chr(10) ORDER BY what), $$$$) FROM done', $expected),
+	ok(await($node, 'SELECT coalesce(string_agg(what, chr(10) ORDER BY what), $$$$) FROM done', $expected),
 		"$name: done");
 	nothing_left($node, $name);
 	is(done(), $expected, "$name: nothing else");

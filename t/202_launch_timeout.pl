@@ -45,7 +45,7 @@ END
 	my $errors = join '', map { $_->receive; $_->{messages} } @sessions;
 	is($errors, '', "$name: no launch fails");
 	$_->quit foreach @sessions;
-	$node->poll_query_until('postgres', 'SELECT sum(queued + running) = 0 FROM pg_background_pool')
+	await($node, 'SELECT sum(queued + running) = 0 FROM pg_background_pool')
 	  or die 'timed out waiting for what is queued';
 	nothing_left($node, $name);
 	is( $node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT who), min(what), max(what) FROM message'),

@@ -36,7 +36,7 @@ sub idle
 	return $node->safe_psql('postgres',
 		"SELECT string_agg(pid::text, ' ' ORDER BY array_position('{@{[join ',', @pids]}}', pid)) FROM pg_background_workers WHERE state = 'idle'");
 }
-ok($node->poll_query_until('postgres', "SELECT count(*) = 2 FROM pg_background_workers WHERE state = 'idle'"),
+ok(await($node, "SELECT count(*) = 2 FROM pg_background_workers WHERE state = 'idle'"),
 	'both workers wait');
 is(idle(), "@pids", 'and these they are');
 

@@ -68,8 +68,7 @@ WHERE state = 'stopped' AND row_count = 1
 END
 foreach my $name (sort keys %remote)
 {
-	ok( $remote{$name}->poll_query_until('postgres',
-			"SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"),
+	ok( await($remote{$name}, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"),
 		"$name is at work");
 }
 $_->quit foreach values %holder;

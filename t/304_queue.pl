@@ -58,8 +58,7 @@ sub add
 sub until_at_work
 {
 	my ($count) = @_;
-	$node->poll_query_until('postgres',
-		"SELECT count(*) >= $count FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+	await($node, "SELECT count(*) >= $count FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
 	  or die "timed out waiting until $count tasks are at work";
 	return;
 }

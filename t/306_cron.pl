@@ -44,7 +44,7 @@ sub restart
 {
 	$node->safe_psql('postgres', 'TRUNCATE cron.job_run_details, done');
 	$node->restart;
-	$node->poll_query_until('postgres', 'SELECT count(end_time) = 2 FROM cron.job_run_details')
+	await($node, 'SELECT count(end_time) = 2 FROM cron.job_run_details')
 	  or die "timed out waiting for pg_cron, of which there is\n"
 	  . $node->safe_psql('postgres', 'SELECT jobid, status, return_message FROM cron.job_run_details');
 	return;

@@ -131,7 +131,7 @@ change_settings($node, 'pg_background.max_total_workers' => 1);
 my $logged = $session->submit(q{CALL run_logged('SELECT pg_sleep(3600)')});
 wait_for_worker($node, $logged, "wait_event = 'PgSleep'");
 $session->query("SELECT pg_background_cancel($logged)");
-$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM job_log WHERE sqlstate = '57014'})
+await($node, q{SELECT count(*) = 1 FROM job_log WHERE sqlstate = '57014'})
   or die 'the canceled job was not logged';
 pass('a job that is canceled is logged');
 $session->wait_for($logged);

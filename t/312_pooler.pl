@@ -67,7 +67,7 @@ $client = client('session');
 is($client->{pid}, $backend, 'session: the next client has the same backend');
 is($client->query('SELECT count(*) FROM pg_background_list'), '0', 'session: it has no job of the one before');
 release($holder);
-$node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM done') or die 'the job was not done';
+await($node, 'SELECT count(*) = 1 FROM done') or die 'the job was not done';
 pass('session: whose job goes on');
 
 # A cancel goes through to the job.
@@ -96,7 +96,7 @@ is($clients[1]->query('SELECT r.* FROM pg_background_list, LATERAL pg_background
 	'42', 'transaction: and may read it');
 $clients[1]->query('COMMIT');
 $clients[0]->query(q{BEGIN; SELECT pg_background_submit_on_commit('INSERT INTO done VALUES (2)'); COMMIT});
-$node->poll_query_until('postgres', 'SELECT count(*) = 2 FROM done') or die 'the job was not done';
+await($node, 'SELECT count(*) = 2 FROM done') or die 'the job was not done';
 pass('transaction: submit_on_commit');
 $_->quit foreach @clients;
 
@@ -110,7 +110,7 @@ is($client->query(q{SELECT * FROM pg_background_query('SELECT 42') AS (n int)}),
 is($client->query(q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 42')) AS (n int)}),
 	'42', 'statement: launch and result in one');
 $client->query(q{SELECT pg_background_submit_on_commit('INSERT INTO done VALUES (3)')});
-$node->poll_query_until('postgres', 'SELECT count(*) = 3 FROM done') or die 'the job was not done';
+await($node, 'SELECT count(*) = 3 FROM done') or die 'the job was not done';
 pass('statement: submit_on_commit');
 $client->send('BEGIN');
 $client->receive;

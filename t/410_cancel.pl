@@ -76,7 +76,7 @@ sub launch_and_commit
 	my $handle = $session->launch(
 		"INSERT INTO done SELECT generate_series(1, 2) RETURNING n, repeat('x', 8100)", 10000);
 
-	$node->poll_query_until('postgres', 'SELECT count(*) = 2 FROM done')
+	await($node, 'SELECT count(*) = 2 FROM done')
 	  or die 'the job does not commit';
 	wait_for_worker($node, $handle, "wait_event_type = 'Extension'");
 	return $handle;
@@ -118,7 +118,7 @@ is($session->query("SELECT count(*), min(length(t)) FROM pg_background_result_v2
 # There is no room for its error, behind its row.
 $job = $session->launch("SELECT n, repeat('x', 9850), 1 / (2 - n) FROM generate_series(1, 2) n", 10000);
 ($pid) = split /, /, $job;
-$node->poll_query_until('postgres', <<"END") or die 'the job has room for its error';
+await($node, <<"END") or die 'the job has room for its error';
 SELECT count(*) = 1 FROM pg_background_workers w JOIN pg_stat_activity a USING (pid)
 WHERE pid = $pid AND w.state <> 'idle' AND a.state = 'idle' AND a.wait_event_type = 'Extension'
 END

@@ -121,7 +121,7 @@ SKIP:
 	is(pid_of_next_job($caller), $own, 'Hardening 38: the caller goes on with his');
 
 	$caller->send(q{SET client_min_messages = debug2; SELECT sqlstate FROM run_as_owner($$SELECT 'secret', pg_sleep(1000)$$)});
-	$node->poll_query_until('postgres', "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+	await($node, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
 	  or die 'the job does not run';
 	is($watcher->query("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%secret%' AND backend_type <> 'client backend' AND pid <> pg_backend_pid()"),
 		'0', 'Hardening 38: pg_stat_activity does not show its text');

@@ -213,7 +213,7 @@ test_lines('SELECT pg_sleep(1000)', q{'sleepy'},
 
 $node->safe_psql('postgres', 'ALTER ROLE "A. Liddell" RENAME TO "Alice"');
 $who =~ s/A. Liddell/Alice/;
-ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
+ok(await($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
 	'the worker that has logged in before leaves');
 test_lines('SELECT 1 / 0', 'NULL', "ERROR:  division by zero\nCONTEXT:  $who", 'a role that was renamed');
 $session->quit;

@@ -98,7 +98,7 @@ wait_for_worker($node, $job, "wait_event_type = 'Lock'");
 $other->query('BEGIN; LOCK TABLE pg_tablespace; SELECT pg_advisory_unlock(1)');
 $session->wait_for($job);
 my ($pid) = split /, /, $job;
-$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted")
+await($node, "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted")
   or die 'the process does not wait for the catalog';
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 $other->query('ROLLBACK');

@@ -99,12 +99,12 @@ CREATE TRIGGER try AFTER INSERT ON entries FOR EACH ROW EXECUTE FUNCTION try();
 ALTER TABLE entries ENABLE ALWAYS TRIGGER try;
 END
 $publisher->safe_psql('postgres', q{INSERT INTO entries VALUES (5, 'known')});
-$subscriber->poll_query_until('postgres', 'SELECT count(*) > 1 FROM tried')
+await($subscriber, 'SELECT count(*) > 1 FROM tried')
   or die 'the transaction was not tried again';
 is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM applied'), '0', 'nothing is submitted by what fails');
 $subscriber->safe_psql('postgres', 'ALTER TABLE gate RENAME TO open');
 $publisher->wait_for_catchup('entries');
-$subscriber->poll_query_until('postgres', 'SELECT count(*) > 0 FROM applied')
+await($subscriber, 'SELECT count(*) > 0 FROM applied')
   or die 'the job that was submitted on commit was not run';
 wait_for_pool($subscriber, 'running = 0 AND queued = 0');
 is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM applied'), '1', 'what was submitted on commit is run once');

@@ -88,7 +88,7 @@ END
 	$session->query(q{BEGIN; SELECT pg_background_submit_on_commit_v2('SELECT 1'); ROLLBACK});
 	$session->query(q{SET test.pre_commit = 'SELECT pg_background_submit_on_commit_v2($$INSERT INTO done VALUES (''four'')$$)'});
 	$session->query('SELECT count(pg_background_wait_v2(pid, cookie)) FROM pg_background_list');
-	ok( $node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM done WHERE what = 'four'}),
+	ok( await($node, q{SELECT count(*) = 1 FROM done WHERE what = 'four'}),
 		'what is submitted while the transaction is being committed is run');
 	$session->quit;
 

@@ -58,13 +58,24 @@ wait_until('the server is up', sub {
 	});
 my $session = new_session($node);
 
+# Waits until other processes can have these PIDs: the postmaster has seen the end of
+# those that had them.
+sub wait_for_free_pids
+{
+	my @pids = @_;
+	await($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'}) or die 'a worker does not end';
+	wait_until("PIDs @pids are free",
+		sub { in_namespace("for pid in @pids; do kill -0 \$pid 2>/dev/null && echo taken; done"); $out !~ /taken/ });
+	return;
+}
+
 # Runs a job to its end and waits until its process is gone.
 sub run_job
 {
 	my ($n, $how) = @_;
 	my $job = $session->launch("SELECT $n", undef, $how // 'launch');
 	$session->wait_for($job);
-	wait_for_exit($node, $job =~ /^(\d+)/);
+	wait_for_free_pids($job =~ /^(\d+)/);
 	return $job;
 }
 
@@ -93,19 +104,20 @@ is( $session->query(q{SELECT count(*) || ' ' || count(DISTINCT cookie) || ' ' ||
 		FROM pg_background_run_all_v2((SELECT array_agg('SELECT ' || g) FROM generate_series(1, 40) g), 2)}),
 	'40 40 true SELECT', 'run_all: each job has its row, though PIDs came round again');
 in_namespace('kill $loop');
+wait_for_free_pids(401 .. 500);
 
 # the first interface
 # as versions 1.x have it
 $session->query(q{CREATE FUNCTION launch_v1(sql text, queue_size int4 DEFAULT 0) RETURNS int4
 AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C STRICT});
 my $v1 = $session->query(q{SELECT launch_v1('SELECT 5')});
-wait_for_exit($node, $v1);
+wait_for_free_pids($v1);
 $session->query('SELECT count(*) FROM pg_background_list');
 next_pid($v1);
 is($session->query(q{SELECT launch_v1('SELECT 6')}), $v1, 'v1: the PID of an earlier process');
 is($session->query("SELECT * FROM pg_background_result($v1) AS (n int)"), '6', 'v1: is the later job');
 $v1 = $session->query(q{SELECT launch_v1('SELECT 7')});
-wait_for_exit($node, $v1);
+wait_for_free_pids($v1);
 $session->query('SELECT count(*) FROM pg_background_list');
 next_pid($v1);
 $second = run_job(8);
@@ -113,7 +125,7 @@ like($second, qr/^$v1, /, 'v1 and v2: the same PID');
 is($session->query("SELECT * FROM pg_background_result($v1) AS (n int)"), '7', 'v1: the PID is the handle of its own job');
 is($session->result($second, 'n int'), '8', 'v2: the cookie is');
 $v1 = $session->query(q{SELECT launch_v1('SELECT 9')});
-wait_for_exit($node, $v1);
+wait_for_free_pids($v1);
 $session->query('SELECT count(*) FROM pg_background_list');
 $session->query('SET ROLE other');
 next_pid($v1);

@@ -187,7 +187,7 @@ $second->query('RESET pg_background.worker_timeout');
 # progress and label
 $first->query('SELECT pg_background_detach_all_v2()');
 $first->query(q{SELECT pg_background_submit_v2('DO $d$ BEGIN PERFORM pg_background_progress(50, $m$half$m$); END $d$', 0, 'label')});
-$node->poll_query_until('postgres', q{SELECT sum(running + queued) = 0 FROM pg_background_pool}) or die 'the job does not end';
+await($node, q{SELECT sum(running + queued) = 0 FROM pg_background_pool}) or die 'the job does not end';
 is($first->query('SELECT label, (pg_background_get_progress_v2(pid, cookie)).progress_pct FROM pg_background_list'), 'label|50', 'progress and label');
 my $next_job = $second->launch('SELECT pg_advisory_lock_shared(1)');
 $second->wait_for($next_job);
@@ -304,8 +304,7 @@ pass('share_workers: a session changes its mind');
 $_->quit foreach $first, $second;
 sub nothing_left_of_pool
 {
-	$node->poll_query_until('postgres',
-		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'})
+	await($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'})
 	  or die 'timed out waiting for the workers to go';
 	return;
 }

@@ -140,7 +140,7 @@ foreach my $n (1 .. $end)
 {
 	submit($n + 12);
 	$holder->query("SELECT pg_advisory_unlock($n)");
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ran WHERE what = 'a$n'")
+	await($node, "SELECT count(*) = 1 FROM ran WHERE what = 'a$n'")
 	  or die "the job $n is not done";
 	last if $one->is_done;
 }

@@ -110,7 +110,7 @@ occupy($node, $holder, $many, 1 .. 4);
 change_settings($node, 'pg_background.max_total_workers' => 2);
 is(processes('many'), 4, 'the limit is lowered: jobs go on');
 release();
-$node->poll_query_until('postgres', q{SELECT count(*) <= 2 FROM pg_stat_activity WHERE backend_type = 'pg_background'})
+await($node, q{SELECT count(*) <= 2 FROM pg_stat_activity WHERE backend_type = 'pg_background'})
   or die 'workers stay beyond the limit';
 pass('the limit is lowered: workers leave');
 occupy($node, $holder, $many, 1 .. 2);
@@ -153,8 +153,7 @@ sub idle_is
 	my ($expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	ok( $node->poll_query_until('postgres',
-			"SELECT sum(idle) = $expected AND sum(running) = 0 FROM pg_background_pool"), $name)
+	ok( await($node, "SELECT sum(idle) = $expected AND sum(running) = 0 FROM pg_background_pool"), $name)
 	  or diag $node->safe_psql('postgres', 'SELECT usename, running, idle FROM pg_background_pool');
 	return;
 }
@@ -210,7 +209,7 @@ SET max_parallel_workers_per_gather = 6;
 SET parallel_leader_participation = off;
 SELECT count(*) FROM large WHERE passes(a);
 END
-$node->poll_query_until('postgres', "SELECT count(*) = 6 FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND wait_event_type = 'Lock'")
+await($node, "SELECT count(*) = 6 FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND wait_event_type = 'Lock'")
   or die 'timed out waiting for parallel workers';
 my @long = map { $many->launch('SELECT pg_sleep(3600)') } 1 .. 2;
 $many->send(q{SELECT pg_background_wait(pg_background_submit('SELECT 1'), 3600000)});

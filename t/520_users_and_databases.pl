@@ -37,7 +37,7 @@ sub pid
 	my ($session) = @_;
 	my $pid = $session->result($session->launch('SELECT pg_backend_pid()'), 'pid int');
 
-	$node->poll_query_until('postgres', 'SELECT sum(running) = 0 FROM pg_background_pool');
+	await($node, 'SELECT sum(running) = 0 FROM pg_background_pool');
 	return $pid;
 }
 
@@ -88,7 +88,7 @@ is($mine->query(q{SELECT count(*) FROM pg_background_pool WHERE datname = 'mine'
 # Queued jobs of a database that is dropped
 my $holder = new_session($node, dbname => 'mine');
 change_settings($node, 'pg_background.max_total_workers' => 1);
-$node->poll_query_until('postgres', q{SELECT sum(idle + running) <= 1 FROM pg_background_pool});
+await($node, q{SELECT sum(idle + running) <= 1 FROM pg_background_pool});
 occupy($node, $holder, $mine, 1);
 $mine->submit('SELECT 1') foreach 1 .. 5;
 wait_for_pool($node, 'running = 1 AND queued = 5', "datname = 'mine'");

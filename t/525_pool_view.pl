@@ -125,7 +125,7 @@ is(pool('completed, failed, launched - completed - failed - canceled', 'app'), '
 $session->query(q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (a int)});
 $session->query(q{SELECT count(*) FROM pg_background_run_all_v2('{SELECT 1, SELECT 2}', 1)});
 $session->query(q{SELECT pg_background_submit_on_commit_v2('SELECT 1')});
-$node->poll_query_until('postgres', q{SELECT completed = 14 FROM pg_background_pool WHERE usename = 'app'})
+await($node, q{SELECT completed = 14 FROM pg_background_pool WHERE usename = 'app'})
   or die 'not all jobs count: ' . pool('completed', 'app');
 pass('counters: v1, run_all, on commit');
 

@@ -732,7 +732,7 @@ sub run_round
 		  if $log =~ $crashed;
 		$control = new_session($node, quiet => 1, dbname => $database);
 		$control->query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type ~ 'client|pg_background'");
-		$node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type ~ 'client|pg_background'})
+		await($node, q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type ~ 'client|pg_background'})
 		  or BAIL_OUT('a process cannot be ended');
 		$control->query('TRUNCATE effect, pledge, handle');
 	}

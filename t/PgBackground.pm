@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_server new_session wait_until wait_for_worker
+our @EXPORT = qw(new_server new_session wait_until await wait_for_worker
   wait_for_full_queue wait_for_line end_idle_workers wait_for_exit wait_for_pool
   occupy change_settings segments nothing_left log_size log_since
   library_file load_library_from);
@@ -63,6 +63,38 @@ sub wait_until
 	return;
 }
 
+# Waits until a query answers this, "t" unless it is told, and returns whether it
+# did. As poll_query_until(), but for connecting once: processes that are started
+# for each look are what keeps a busy machine busy.
+sub await
+{
+	my ($node, $sql, $expected) = @_;
+	my $end = time + $limit;
+	my ($session, $answer);
+
+	$expected //= 't';
+	for (;;)
+	{
+		$session //= eval { new_session($node, quiet => 1) };
+		if ($session)
+		{
+			$answer = eval { $session->send($sql); $session->receive } // '';
+			my $answered = $answer eq $expected && $session->{messages} eq '';
+			my $ended = !$session->{run}->pumpable;
+
+			eval { $session->quit } if $answered || $ended;
+			return 1 if $answered;
+			undef $session if $ended;
+		}
+		last if time > $end;
+		usleep(50_000);
+	}
+	diag "timed out waiting until this answers $expected:\n$sql\nIt answers:\n", $answer // '', "\n",
+	  $session ? $session->{messages} : 'There is no connection.';
+	eval { $session->quit } if $session;
+	return 0;
+}
+
 # Waits until a condition holds for what pg_stat_activity shows of the worker
 # of a job, or of any process by its PID.
 sub wait_for_worker
@@ -71,8 +103,7 @@ sub wait_for_worker
 	my ($pid) = split /, /, $job;
 
 	return
-	  if $node->poll_query_until('postgres',
-		"SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $pid AND $condition");
+	  if await($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $pid AND $condition");
 	die "timed out waiting for process $pid: $condition, where there are\n"
 	  . $node->safe_psql('postgres',
 		'SELECT pid, backend_type, state, wait_event_type, wait_event, query FROM pg_stat_activity WHERE datid IS NOT NULL');
@@ -91,8 +122,7 @@ sub wait_for_full_queue
 sub wait_for_line
 {
 	my ($node, $count) = @_;
-	$node->poll_query_until('postgres',
-		'SELECT coalesce(sum(waiting), 0) FROM pg_background_pool', $count)
+	await($node, 'SELECT coalesce(sum(waiting), 0) FROM pg_background_pool', $count)
 	  or die "timed out waiting until $count sessions wait for a worker";
 	return;
 }
@@ -101,7 +131,7 @@ sub wait_for_line
 sub end_idle_workers
 {
 	my ($node) = @_;
-	$node->poll_query_until('postgres', q{
+	await($node, q{
 		SELECT count(CASE WHEN state = 'idle' THEN pg_terminate_backend(pid) END) = 0
 		FROM pg_stat_activity WHERE backend_type = 'pg_background'})
 	  or die 'timed out waiting for idle workers to end';
@@ -112,8 +142,7 @@ sub end_idle_workers
 sub wait_for_exit
 {
 	my ($node, $pid) = @_;
-	$node->poll_query_until('postgres',
-		"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid")
+	await($node, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid")
 	  or die "timed out waiting for process $pid to end";
 	return;
 }
@@ -125,7 +154,7 @@ sub wait_for_pool
 	my ($node, $condition, $who) = @_;
 	my $rows = 'FROM pg_background_pool' . ($who ? " WHERE $who" : '');
 
-	return if $node->poll_query_until('postgres', <<"END");
+	return if await($node, <<"END");
 SELECT $condition FROM (
 	SELECT coalesce(sum(running), 0) AS running, coalesce(sum(idle), 0) AS idle,
 		coalesce(sum(queued), 0) AS queued, coalesce(sum(waiting), 0) AS waiting $rows) pool
@@ -202,7 +231,7 @@ sub nothing_left
 	my ($node, $name, @sessions) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	ok( $node->poll_query_until('postgres', q{
+	ok( await($node, q{
 			SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')
 			   AND NOT EXISTS (SELECT FROM pg_ls_tmpdir())}),
 		"$name: no process or temporary file is left");
