@@ -223,8 +223,11 @@
 /* How long a worker waits where enough others do, milliseconds */
 #define SPARE_IDLE_TIMEOUT	100
 
-/* How often a waiting worker looks whether its database is wanted */
-#define DATABASE_LOOK		2000
+/*
+ * How often a waiting worker looks whether its database is wanted, milliseconds.
+ * Jobs that come by the clock come after whole seconds; then it is not busy.
+ */
+#define DATABASE_LOOK		2300
 
 /* How long to wait for a slot that a process is about to free, at first */
 #define SLOT_RETRY			2
@@ -4026,12 +4029,14 @@ static void
 assign_job(int number, PoolWorker *worker)
 {
 	SharedJob  *job = &pool->jobs[number];
+	TimestampTz now = GetCurrentTimestamp();
 
 	if (worker_state(worker) == WORKER_IDLE)
 		unlist_idle(worker);
 	worker->job = number;
 	job->worker = worker_number(worker);
-	counters_of(job->kind)->wait_time += GetCurrentTimestamp() - job->queued_at;
+	counters_of(job->kind)->wait_time += now - job->queued_at;
+	job->queued_at = now;
 	set_shared_state(number, JOB_STARTING);
 	if (worker_state(worker) != WORKER_STARTING)
 		pg_atomic_write_u32(&worker->state, WORKER_RUNNING);
@@ -4399,13 +4404,55 @@ idle_share(void)
 	return Max(max_worker_processes / 4, 1);
 }
 
-/* The next job for a worker, taken from its queue; -1 where there is none. */
+/*
+ * The process of a job that has waited longest for it to start; NULL = none that
+ * another worker could have.  Where the session has told the process's PID, it is
+ * not another's any more.
+ */
+static PoolWorker *
+find_starting_worker(PoolWorker *worker)
+{
+	PoolWorker *found = NULL;
+
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *starting = &pool->workers[i];
+		SharedJob  *job;
+
+		if (worker_state(starting) != WORKER_STARTING ||
+			starting->kind != worker->kind || starting->job < 0)
+			continue;
+		job = &pool->jobs[starting->job];
+		if ((starting->pid == 0 || !job->tell) &&
+			!is_excluded(job, worker->pid) &&
+			(found == NULL || job->ticket < pool->jobs[found->job].ticket))
+			found = starting;
+	}
+	return found;
+}
+
+/*
+ * The next job for a worker; -1 where there is none.
+ *
+ * A job whose process has yet to start came before those of the queue.  On a busy
+ * machine that takes as long as many jobs, and when it is there, the process finds
+ * another in the queue.
+ */
 static int
 take_queued_job(PoolWorker *worker)
 {
 	Kind	   *kind = &pool->kinds[worker->kind];
+	PoolWorker *starting = find_starting_worker(worker);
 	uint64		too_many = 0;
 
+	if (starting != NULL)
+	{
+		int			number = starting->job;
+
+		starting->job = -1;
+		assign_job(number, worker);
+		return number;
+	}
 	for (int i = kind->first_job; i >= 0; i = pool->jobs[i].next)
 	{
 		SharedJob  *job = &pool->jobs[i];
@@ -5024,6 +5071,12 @@ leave_pool(int code, Datum arg)
 
 	if (LWLockHeldByMe(&pool->lock))
 		LWLockRelease(&pool->lock);
+
+	/* From here on nobody else takes our job. */
+	lock_pool();
+	if (worker_state(me) == WORKER_STARTING)
+		pg_atomic_write_u32(&me->state, WORKER_RUNNING);
+	unlock_pool();
 	if (me->job >= 0 && !is_untouched(me->job))
 		leave_last_words();
 

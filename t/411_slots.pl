@@ -53,7 +53,7 @@ my $busy = $other->launch($sleep);
 my $same = new_session($node, user => 'user_1');
 my $idle_pid = $same->query("SELECT pid FROM pg_background_run_v2('SELECT 1')");
 isnt($idle_pid, $full_pid, 'Hardening 11: such a worker gets no job');
-$node->poll_query_until('postgres', "SELECT state = 'idle' FROM pg_background_workers WHERE pid = $idle_pid")
+await($node, "SELECT state = 'idle' FROM pg_background_workers WHERE pid = $idle_pid")
   or die 'the other worker does not wait';
 is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'), '3', 'all slots are taken');
 my $mine = $session->launch('SELECT 1');
@@ -61,15 +61,21 @@ is($session->result($mine, 'a int'), '1', 'Hardening 11: a worker that can leave
 is($node->safe_psql('postgres', "SELECT state FROM pg_background_workers WHERE pid = $full_pid"),
 	'running', 'Hardening 11: one that cannot has not been told to');
 
+# It may stay only where no other waits for jobs.
+my ($mine_pid) = split /, /, $mine;
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($mine_pid)");
+wait_for_exit($node, $mine_pid);
 is($silent->query("SELECT count(*), min(length(t)) FROM pg_background_result_v2($full) AS (t text)"),
 	'2|8000', 'Hardening 11: its job is read');
+await($node, "SELECT state = 'idle' FROM pg_background_workers WHERE pid = $full_pid")
+  or die 'it does not become idle';
 is($silent->query("SELECT pid FROM pg_background_launch_v2('SELECT 1', 10000)"),
 	$full_pid, 'Hardening 11: it takes another');
 $silent->query('SELECT pg_background_detach_all_v2()');
 $_->quit foreach $silent, $same, $other, $session;
 cancel_process($busy);
 end_idle_workers($node);
-$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_background_workers')
+await($node, 'SELECT count(*) = 0 FROM pg_background_workers')
   or die 'the slots do not become free';
 
 #
@@ -146,6 +152,27 @@ kill 'CONT', $postmaster;
 end_idle_workers($node);
 nothing_left($node, 'Hardening 32: a session that waited for its process');
 
+# One that waits for its process to be started has a worker that is free before.
+my $free = new_session($node);
+my $holder = new_session($node);
+$session = new_session($node);
+foreach my $call (q{SELECT has_error::text FROM pg_background_run_v2('SELECT 1')}, q{SELECT pid FROM pg_background_launch_v2('SELECT 1')})
+{
+	my ($job) = occupy($node, $holder, $free, 7);
+	kill 'STOP', $postmaster or die "cannot stop the postmaster: $!";
+	$session->send($call);
+	wait_until('a process is asked for', sub { $holder->query('SELECT sum(running) FROM pg_background_pool') == 2 });
+	$holder->query('SELECT pg_advisory_unlock(7)');
+	my $answer = eval { $session->receive };
+	kill 'CONT', $postmaster;
+	is($answer, $call =~ /launch/ ? (split /, /, $job)[0] : 'false', "a worker that is free takes the job of a process that is not there: $call");
+	$session->query('SELECT pg_background_detach_all_v2()');
+	$free->query('SELECT pg_background_detach_all_v2()');
+	end_idle_workers($node);
+}
+$_->quit foreach $free, $session, $holder;
+nothing_left($node, 'a process that found no job');
+
 #
 # Hardening 35: run_all notices slots that others free
 #
@@ -157,11 +184,11 @@ my $locker = new_session($node);
 $locker->query('SELECT pg_advisory_lock(1)');
 @jobs = map { $other->launch($sleep) } 1 .. 2;
 $session->send(q{SELECT string_agg(state, ' ') FROM pg_background_run_all_v2(ARRAY['SELECT pg_advisory_lock(1)', $$INSERT INTO ran VALUES ('second')$$], 2)});
-$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted})
+await($node, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted})
   or die 'the first command does not run';
 is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'the second command has no slot');
 cancel_process($jobs[0]);
-ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM ran'), 'Hardening 35: run_all uses a slot that has become free');
+ok(await($node, 'SELECT count(*) = 1 FROM ran'), 'Hardening 35: run_all uses a slot that has become free');
 $locker->query('SELECT pg_advisory_unlock(1)');
 is($session->receive, 'stopped stopped', 'Hardening 35: both commands have ended');
 
