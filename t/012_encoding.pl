@@ -58,6 +58,11 @@ foreach my $server (sort keys %letter)
 				qr/NOTICE:  00000: notice $expected\n(?s:.*)ERROR:  P0001: error $expected\nDETAIL:  detail $expected\nHINT:  hint $expected\n/,
 				$name);
 		}
+		is($session->query(q{SELECT command FROM pg_background_run_all(ARRAY['SELECT $$' || chr(233) || '$$'])}),
+			"SELECT \$\$$expected\$\$", "$client client, $server database: the command of a row");
+		$session->fails(q{SELECT pg_background_run_all(ARRAY['SELECT 1/0 -- ' || repeat(chr(233), 1000)], raise_error => true)},
+			'38000', qr/"SELECT 1\/0 -- (?:$expected){40,}[.]{3}", with/,
+			"$client client, $server database: of a long command, whole letters");
 		$session->quit;
 	}
 }
