@@ -721,6 +721,9 @@ typedef enum OutputMode
 } OutputMode;
 
 static OutputMode output_mode = OUTPUT_KEPT;
+
+/* Has the job's error been handed to us? */
+static bool error_said = false;
 static shm_mq_handle *output_queue = NULL;
 
 /* Nobody has wanted rows or notices from the start, or there is no job. */
@@ -1809,6 +1812,7 @@ append_frame(FrameKind kind, Size size)
 	enlargeStringInfo(&output, frame_space(size));
 	start = output.data + output.len;
 	memset(start, 0, FRAME_HEADER_SIZE);
+	memset(start + FRAME_HEADER_SIZE + size, 0, MAXALIGN(size) - size);
 	header.size = size;
 	header.kind = kind;
 	memcpy(start, &header, sizeof(header));
@@ -1930,7 +1934,9 @@ output_comm_reset(void)
 static int
 output_flush(void)
 {
-	(void) send_output(false, true);
+	/* To open the queue can fail, and while an error is said that is one, too. */
+	if (output_mode != OUTPUT_GATHERED || !error_said)
+		(void) send_output(false, true);
 	return 0;
 }
 
@@ -2041,6 +2047,17 @@ output_putmessage(char type, const char *body, size_t size)
 		}
 		else if (output.len > GATHER_SIZE)
 			(void) send_output(true, true);
+	}
+	else
+	{
+		error_said = true;
+		if (!enlarge_output_without_error(frame_space(size)))
+		{
+			/* An error here would be said here, and so on until the PANIC. */
+			if (my_body != NULL)
+				my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
+			return 0;
+		}
 	}
 
 	memcpy(append_frame(kind, size), body, size);
@@ -3161,6 +3178,8 @@ pump_job(Job *job)
 	{
 		job->canceled = done->canceled;
 		job->execution = done->execution;
+		if (job->error == NULL && job->body->lost_error != 0)
+			job->error = unsaid_error(job, JOB_DONE);
 		count_job(job);
 		end_job(job);
 	}
@@ -5277,6 +5296,7 @@ begin_job(void)
 
 	/* It is empty: see close_output(), and nothing is said before the first. */
 	output_mode = my_body->channel == 0 ? OUTPUT_KEPT : OUTPUT_GATHERED;
+	error_said = false;
 }
 
 /* Connected, and ready for a job, be it the one that it was started for. */
@@ -5538,6 +5558,7 @@ send_command(QueryCompletion *qc, bool is_last)
 		output.len = 0;
 	command = (CommandFrame *) append_frame(FRAME_COMMAND,
 											sizeof(CommandFrame));
+	memset(command, 0, sizeof(CommandFrame));
 	tag = command->tag;
 	command->row_count = qc->nprocessed;
 
@@ -5950,6 +5971,7 @@ say_done(bool canceled, int64 execution)
 		memcpy(append_frame(FRAME_WARNINGS, sizeof(WarningsFrame)),
 			   &job_warnings, sizeof(WarningsFrame));
 	done = (DoneFrame *) append_frame(FRAME_DONE, sizeof(DoneFrame));
+	memset(done, 0, sizeof(DoneFrame));
 	done->canceled = canceled;
 	done->execution = execution;
 

@@ -21,14 +21,15 @@ my $offset = log_size($node);
 
 $session->result($session->launch('SELECT 1'), 'n int');
 
-# Leaves the session so many MB for what is to come.
+# Leaves the session, or another process, so many MB for what is to come.
 sub limit
 {
-	my ($megabytes) = @_;
-	my ($pages) = slurp_file("/proc/$session->{pid}/statm") =~ /^(\d+)/;
+	my ($megabytes, $pid) = @_;
+	$pid //= $session->{pid};
+	my ($pages) = slurp_file("/proc/$pid/statm") =~ /^(\d+)/;
 	my $bytes = $pages * 4096 + $megabytes * 1024 * 1024;
 
-	system('prlimit', '--pid', $session->{pid}, "--as=$bytes:unlimited") == 0 or die 'prlimit';
+	system('prlimit', '--pid', $pid, "--as=$bytes:unlimited") == 0 or die 'prlimit';
 	return;
 }
 sub unlimit { system('prlimit', '--pid', $session->{pid}, '--as=unlimited') == 0 or die 'prlimit'; return }
@@ -47,6 +48,26 @@ foreach my $how ('EXCEPTION', 'NOTICE', 'WARNING')
 	is($session->result($session->launch('SELECT 2'), 'n int'), '2', "$how: other jobs go on");
 	unlimit();
 	$session->fails("SELECT * FROM pg_background_result_v2($job) AS (t text)", '53200', qr/out of memory/, "$how: the result");
+}
+
+# A worker that has none for its last words, which may not fit behind what it has
+# gathered: the length of that decides.
+foreach my $signal ('terminate', 'cancel')
+{
+	foreach my $length (map { 7200 + 75 * $_ } 0 .. 10)
+	{
+		my $job = $session->launch("SELECT repeat('x', $length); SELECT pg_sleep(1000)");
+		my ($pid) = split /, /, $job;
+		wait_for_worker($node, $job, "wait_event = 'PgSleep'");
+		limit(0, $pid);
+		$session->query("SELECT pg_${signal}_backend($pid)");
+		$session->wait_for($job);
+		like($session->query("SELECT state || ' ' || sqlstate FROM pg_background_outcome_v2($job)"),
+			qr/^(error (57P01|53200|08006)|canceled 57014)$/, "pg_${signal}_backend() without memory, $length bytes gathered");
+		$session->query("SELECT pg_background_detach_v2($job)");
+		$session->query("SELECT pg_terminate_backend($pid)");
+		wait_for_exit($node, $pid);
+	}
 }
 
 # Rows: where the session has no memory, nor is there for the reader
