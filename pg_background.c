@@ -661,6 +661,13 @@ static WorkerStart my_start;
 static PoolWorker *me = NULL;
 static JobBody *my_body = NULL;
 
+/*
+ * A job's body is in memory that may have to be mapped first.  Where that fails, we
+ * end, and must not try again as we do: an error then leaves our place in the pool
+ * to nobody.
+ */
+static bool mapping_body = false;
+
 /* PGPROC numbers of those to be woken when the lock is released */
 static int	to_wake[16];
 static int	nto_wake = 0;
@@ -1295,6 +1302,8 @@ static bool is_untouched(int job);
 static void leave_job(void);
 static void leave_pool(int code, Datum arg);
 static bool take_place(void);
+static JobBody *map_body(int job);
+static void map_first_job(void);
 static bool is_slot_wanted(void);
 static bool serve_interrupts(void);
 static bool wait_for_work(void);
@@ -4625,6 +4634,7 @@ pg_background_worker_main(Datum main_arg)
 	if (pool->head.nonce != my_start.nonce || !take_place())
 		proc_exit(0);
 	before_shmem_exit(leave_pool, (Datum) 0);
+	map_first_job();
 
 	HOLD_CANCEL_INTERRUPTS();
 	init_output();
@@ -4742,7 +4752,7 @@ is_outdated(int number)
 		SharedJob  *job = &pool->jobs[number];
 
 		look |= job->login > me->checked_login ||
-			body_of(job)->request.new_login;
+			map_body(number)->request.new_login;
 	}
 	if (look)
 	{
@@ -5043,10 +5053,15 @@ fail_queue(Kind *kind)
 	}
 }
 
-/* Has a worker that could run its job not begun with it, though it may? */
+/*
+ * Has a worker that could run its job not begun with it, though it may?  Or could it
+ * not even map what is to be done?  It is as well with another, whatever that is.
+ */
 static bool
 is_untouched(int job)
 {
+	if (mapping_body)
+		return shared_state(job) == JOB_STARTING;
 	return me->connected && shared_state(job) == JOB_STARTING &&
 		pg_atomic_read_u32(&body_of(&pool->jobs[job])->canceled) == 0;
 }
@@ -5113,7 +5128,8 @@ leave_pool(int code, Datum arg)
 			unlist_idle(me);
 		kind->nworkers--;
 	}
-	if (!me->connected && code != 0 && !stopping && is_kind_locked_out(kind))
+	if (!me->connected && code != 0 && !stopping && !mapping_body &&
+		is_kind_locked_out(kind))
 		fail_queue(kind);
 	me->pid = 0;
 	me->procno = -1;
@@ -5169,13 +5185,35 @@ take_place(void)
 		me->procno = my_procno();
 		me->checked_login = pool->last_session;
 		if (me->job >= 0)
-		{
-			body_of(&pool->jobs[me->job])->worker_pid = MyProcPid;
 			wake_later(pool->jobs[me->job].launcher);
-		}
 	}
 	unlock_pool();
 	return me != NULL;
+}
+
+/* What our job is to do.  Errors: those of dynamic shared memory. */
+static JobBody *
+map_body(int job)
+{
+	JobBody    *body;
+
+	mapping_body = true;
+	body = body_of(&pool->jobs[job]);
+	mapping_body = false;
+	return body;
+}
+
+/*
+ * Map what the job that this process was started for is to do, so that it can be
+ * told of what goes wrong before it begins.
+ */
+static void
+map_first_job(void)
+{
+	lock_pool();
+	if (me->job >= 0)
+		map_body(me->job)->worker_pid = MyProcPid;
+	unlock_pool();
 }
 
 /*
@@ -5287,7 +5325,7 @@ begin_job(void)
 	QueryCancelPending = false;
 	pg_memory_barrier();
 
-	my_body = body_of(&pool->jobs[me->job]);
+	my_body = map_body(me->job);
 	my_body->worker_pid = MyProcPid;
 	set_shared_state(me->job, JOB_RUNNING);
 	pg_memory_barrier();

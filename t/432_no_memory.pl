@@ -70,6 +70,20 @@ foreach my $signal ('terminate', 'cancel')
 	}
 }
 
+# One that cannot map what it is to do: another one does it.
+end_idle_workers($node);
+$session->query("SET pg_background.idle_timeout = '1h'");
+my $small = $session->launch('SELECT 1');
+$session->result($small, 'n int');
+my ($idle) = split /, /, $small;
+wait_for_worker($node, $idle, "state = 'idle' AND wait_event_type = 'Extension'");
+limit(0, $idle);
+is($session->query(q{SELECT has_error::text FROM pg_background_run_v2('SELECT 1; -- ' || repeat('x', 30000000))}),
+	'false', 'a job that its worker cannot map');
+wait_for_exit($node, $idle);
+$session->query('SELECT pg_background_detach_all_v2(); RESET pg_background.idle_timeout');
+end_idle_workers($node);
+
 # Rows: where the session has no memory, nor is there for the reader
 my $job = $session->launch('SELECT repeat($$x$$, 100000000)');
 limit(30);
