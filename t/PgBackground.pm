@@ -87,7 +87,7 @@ sub await
 			undef $session if $ended;
 		}
 		last if time > $end;
-		usleep(50_000);
+		usleep(20_000);
 	}
 	diag "timed out waiting until this answers $expected:\n$sql\nIt answers:\n", $answer // '', "\n",
 	  $session ? $session->{messages} : 'There is no connection.';
