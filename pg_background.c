@@ -2123,6 +2123,8 @@ publish_output(void)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	volatile dsa_pointer pointer = InvalidDsaPointer;
+	uint32		holdoff = InterruptHoldoffCount;
+	uint32		cancel_holdoff = QueryCancelHoldoffCount;
 
 	debug_query_string = NULL;
 	if (output.len <= my_body->area_size)
@@ -2141,6 +2143,9 @@ publish_output(void)
 		{
 			MemoryContextSwitchTo(oldcontext);
 			FlushErrorState();
+			/* Throwing an error has ended those. */
+			InterruptHoldoffCount = holdoff;
+			QueryCancelHoldoffCount = cancel_holdoff;
 			pointer = InvalidDsaPointer;
 		}
 		PG_END_TRY();
