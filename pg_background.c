@@ -1882,8 +1882,9 @@ send_output(bool wait, bool flush)
 {
 	if (output_mode == OUTPUT_GATHERED && output.len > 0)
 	{
-		/* That may fail. */
-		if (InterruptHoldoffCount > 0 || CritSectionCount > 0)
+		/* That may fail, also while an error is said, which does not wait. */
+		if (InterruptHoldoffCount > 0 || CritSectionCount > 0 ||
+			(error_said && !wait))
 			return false;
 		open_output();
 	}
@@ -1943,9 +1944,7 @@ output_comm_reset(void)
 static int
 output_flush(void)
 {
-	/* To open the queue can fail, and while an error is said that is one, too. */
-	if (output_mode != OUTPUT_GATHERED || !error_said)
-		(void) send_output(false, true);
+	(void) send_output(false, true);
 	return 0;
 }
 
@@ -2040,33 +2039,27 @@ output_putmessage(char type, const char *body, size_t size)
 		if (!is_output_wanted())
 			return 0;
 	}
+	else
+		error_said = true;
 
 	/*
 	 * Only a notice may wait for room, and only where that can be interrupted:
-	 * where there is an error, a transaction has to be aborted first.  Where it
-	 * cannot, as behind a commit, no notice is worth the PANIC that an error
-	 * would be.
+	 * where there is an error, a transaction has to be aborted first.  All else
+	 * finds room without an error or is not said: behind a commit, no notice is
+	 * worth the PANIC, and an error while one is said would be said here, too, and
+	 * so on until the PANIC.
 	 */
-	if (kind == FRAME_NOTICE)
+	if (kind == FRAME_NOTICE && InterruptHoldoffCount == 0 &&
+		CritSectionCount == 0)
 	{
-		if (InterruptHoldoffCount > 0 || CritSectionCount > 0)
-		{
-			if (!enlarge_output_without_error(frame_space(size)))
-				return 0;
-		}
-		else if (output.len > GATHER_SIZE)
+		if (output.len > GATHER_SIZE)
 			(void) send_output(true, true);
 	}
-	else
+	else if (!enlarge_output_without_error(frame_space(size)))
 	{
-		error_said = true;
-		if (!enlarge_output_without_error(frame_space(size)))
-		{
-			/* An error here would be said here, and so on until the PANIC. */
-			if (my_body != NULL)
-				my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
-			return 0;
-		}
+		if (kind == FRAME_ERROR && my_body != NULL)
+			my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
+		return 0;
 	}
 
 	memcpy(append_frame(kind, size), body, size);
@@ -4475,7 +4468,8 @@ static int
 take_queued_job(PoolWorker *worker)
 {
 	Kind	   *kind = &pool->kinds[worker->kind];
-	PoolWorker *starting = find_starting_worker(worker);
+	PoolWorker *starting = kind->nworkers > 1 ?
+		find_starting_worker(worker) : NULL;
 	uint64		too_many = 0;
 
 	if (starting != NULL)
