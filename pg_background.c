@@ -663,8 +663,7 @@ static JobBody *my_body = NULL;
 
 /*
  * A job's body is in memory that may have to be mapped first.  Where that fails, we
- * end, and must not try again as we do: an error then leaves our place in the pool
- * to nobody.
+ * end, and do not try again as we do: the job is as well with another.
  */
 static bool mapping_body = false;
 
@@ -1299,7 +1298,9 @@ static int count_dropped_jobs(void);
 static bool is_kind_locked_out(Kind *kind);
 static void fail_queue(Kind *kind);
 static bool is_untouched(int job);
-static void leave_job(void);
+static dsa_pointer leave_job(void);
+static void leave_words(int code, Datum arg);
+static void leave_jobs(int code, Datum arg);
 static void leave_pool(int code, Datum arg);
 static bool take_place(void);
 static JobBody *map_body(int job);
@@ -2153,19 +2154,25 @@ publish_output(void)
 /*
  * The process ends with a job, which may not even have begun.  What is still to be
  * sent, such as why, is left where it is found.
+ *
+ * Errors: those of dynamic shared memory.
  */
 static void
 leave_last_words(void)
 {
+	int			lost_error;
+
 	if (my_body == NULL)
 	{
-		my_body = body_of(&pool->jobs[me->job]);
+		my_body = map_body(me->job);
 		output_queue = NULL;
 		output_mode = OUTPUT_KEPT;
 	}
+	lost_error = my_body->lost_error;
+	my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
 	(void) send_output(false, true);
-	if (output.len > 0 && !publish_output())
-		my_body->lost_error = ERRCODE_OUT_OF_MEMORY;
+	if (output.len == 0 || publish_output())
+		my_body->lost_error = lost_error;
 }
 
 /* ----------------------------------------------------------------
@@ -4633,6 +4640,8 @@ pg_background_worker_main(Datum main_arg)
 	if (pool->head.nonce != my_start.nonce || !take_place())
 		proc_exit(0);
 	before_shmem_exit(leave_pool, (Datum) 0);
+	before_shmem_exit(leave_jobs, (Datum) 0);
+	before_shmem_exit(leave_words, (Datum) 0);
 	map_first_job();
 
 	HOLD_CANCEL_INTERRUPTS();
@@ -5062,24 +5071,26 @@ is_untouched(int job)
 	if (mapping_body)
 		return shared_state(job) == JOB_STARTING;
 	return me->connected && shared_state(job) == JOB_STARTING &&
-		pg_atomic_read_u32(&body_of(&pool->jobs[job])->canceled) == 0;
+		pg_atomic_read_u32(&map_body(job)->canceled) == 0;
 }
 
 /*
- * This process ends and has a job: one that it has not touched is for another, and
- * else there will be no more of it.  Called with the lock held.
+ * The process ends and has a job: one that it has not touched is for another, and
+ * else there will be no more of it.  Returns its body, for free_body() after the
+ * lock was released, or InvalidDsaPointer.  Called with the lock held.
  */
-static void
+static dsa_pointer
 leave_job(void)
 {
 	int			number = me->job;
 	SharedJob  *job = &pool->jobs[number];
+	bool		untouched = is_untouched(number);
 
 	me->job = -1;
-	if (is_untouched(number))
+	if (untouched)
 	{
 		enqueue_job(number, true);
-		return;
+		return InvalidDsaPointer;
 	}
 	counters_of(me->kind)->failed++;
 	set_shared_state(number, shared_state(number) == JOB_ENDED ?
@@ -5087,63 +5098,69 @@ leave_job(void)
 	job->pool_holds = false;
 	if (job->launcher_holds)
 		wake_later(job->launcher);
-	free_body(free_shared_job(number));
+	return free_shared_job(number);
 }
 
 /*
- * The process ends.  Its job, where it has one, may not have ended well; what it
- * had still to say is left where its launcher finds it.
+ * The process ends, in three steps: it is given no more to do, and what its job has
+ * still to say is left; its job ends; its place is free.
+ *
+ * Where there is no memory for a step, the process ends there once more, and goes
+ * on with the next.
  */
 static void
-leave_pool(int code, Datum arg)
+leave_words(int code, Datum arg)
 {
-	Kind	   *kind = &pool->kinds[me->kind];
-	int			dropped = 0;
-	bool		stopping;
-	bool		last;
-
 	if (LWLockHeldByMe(&pool->lock))
 		LWLockRelease(&pool->lock);
 
-	/* From here on nobody else takes our job. */
 	lock_pool();
-	if (worker_state(me) == WORKER_STARTING)
-		pg_atomic_write_u32(&me->state, WORKER_RUNNING);
+	make_leave(me);
 	unlock_pool();
 	if (me->job >= 0 && !is_untouched(me->job))
 		leave_last_words();
+}
+
+/* The second step.  Also those jobs end that only this process could have begun. */
+static void
+leave_jobs(int code, Datum arg)
+{
+	Kind	   *kind = &pool->kinds[me->kind];
+	dsa_pointer body = InvalidDsaPointer;
 
 	/* There may be nobody to fail the jobs for, but the server. */
-	stopping = code != 0 && is_shutting_down();
+	bool		locked_out = code != 0 && !me->connected && !is_shutting_down();
 
 	lock_pool();
 	if (me->job >= 0)
-		leave_job();
-	if (worker_state(me) == WORKER_LEAVING)
-		pool->nleaving--;
-	else
-	{
-		if (worker_state(me) == WORKER_IDLE)
-			unlist_idle(me);
-		kind->nworkers--;
-	}
-	if (!me->connected && code != 0 && !stopping && !mapping_body &&
-		is_kind_locked_out(kind))
+		body = leave_job();
+	if (locked_out && !mapping_body && is_kind_locked_out(kind))
 		fail_queue(kind);
+	unlock_pool();
+	free_body(body);
+}
+
+/* The third step. */
+static void
+leave_pool(int code, Datum arg)
+{
+	int			dropped = 0;
+
+	lock_pool();
 	me->pid = 0;
 	me->procno = -1;
 	pg_atomic_write_u32(&me->state, WORKER_FREE);
+	pool->nleaving--;
 	pool->nworkers--;
 	pool->last_exit = GetCurrentTimestamp();
 	pool->last_refusal = 0;
 	wake_starving();
 	free_kind_if_unneeded(me->kind);
-	last = pool->nworkers == 0 && !pool->dropped;
-	if (last)
+	if (pool->nworkers == 0 && !pool->dropped)
 		dropped = count_dropped_jobs();
 	unlock_pool();
 
-	if (last && dropped > 0 && stopping)
+	if (dropped > 0 && code != 0 && is_shutting_down())
 	{
 		pool->dropped = true;
 		ereport(LOG,

@@ -70,6 +70,19 @@ foreach my $signal ('terminate', 'cancel')
 	}
 }
 
+# One that ends and has more to say than fits where its job was, while the pool cannot
+# grow: that is not said, and its place in the pool is free all the same.
+my $loud = $session->submit(q{DO $$ BEGIN EXECUTE 'SELECT pg_sleep(1000) --' || repeat('x', 30000000); END $$});
+my ($ending) = split /, /, $loud;
+wait_for_worker($node, $loud, "wait_event = 'PgSleep'");
+system('prlimit', '--pid', $ending, '--fsize=0:unlimited') == 0 or die 'prlimit';
+$session->query("SELECT pg_terminate_backend($ending)");
+$session->wait_for($loud);
+is($session->query("SELECT state || ' ' || sqlstate FROM pg_background_outcome_v2($loud)"), 'error 53200',
+	'last words that find no room');
+wait_for_exit($node, $ending);
+is($session->query('SELECT sum(running + idle) FROM pg_background_pool'), '0', 'last words that find no room: the place is free');
+
 # One that cannot map what it is to do: another one does it.
 end_idle_workers($node);
 $session->query("SET pg_background.idle_timeout = '1h'");
