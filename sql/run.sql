@@ -228,7 +228,11 @@ SELECT pg_background_detach_all_v2() > 0 AS some;
 -- Settings
 --
 
-SELECT name, boot_val, unit, vartype, context, min_val, max_val FROM pg_settings WHERE name ~ '^pg_background\.' AND name !~ 'look_time' ORDER BY name COLLATE "C";
+-- The most that a setting in kB may be is the server's to say.
+SELECT name, boot_val, unit, vartype, context, min_val,
+       CASE WHEN unit = 'kB' AND max_val = (SELECT max_val FROM pg_settings WHERE name = 'work_mem')
+            THEN 'as work_mem' ELSE max_val END AS max_val
+FROM pg_settings WHERE name ~ '^pg_background\.' AND name !~ 'look_time' ORDER BY name COLLATE "C";
 \set VERBOSITY sqlstate
 SET pg_background.max_workers = 0;
 SET pg_background.max_workers = 1001;
