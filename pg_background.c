@@ -207,8 +207,16 @@
 /* Small messages are gathered until they fill this many bytes. */
 #define GATHER_SIZE			8192
 
-/* What a job without rows has to say mostly fits into so many bytes. */
+/*
+ * What a job without rows has to say mostly fits into so many bytes; and one that
+ * nobody reads, unless it fails.  Of those there may be thousands, and each page of
+ * memory has its price in each process that comes to see it.
+ */
 #define MIN_BODY_AREA		1024
+#define MIN_UNREAD_AREA		256
+
+/* Before another job is launched, so many of those before are looked at. */
+#define CATCH_UP_JOBS		4
 
 /* A submitted job that has not begun has a number from here on for a PID. */
 #define FIRST_JOB_NUMBER	(1 << 30)
@@ -1207,11 +1215,14 @@ static void job_lost(Job *job);
 static shm_mq_result take_message(Job *job, DoneFrame *volatile *done);
 static bool pump_job(Job *job);
 static bool pump_jobs(void);
+static void receive_from(Job *job);
 static void catch_up(void);
+static void catch_up_with_some(void);
 
 /* The wire: settings collected */
 static bool is_shared_setting(struct config_generic *record);
 static void collect_settings(StringInfo settings);
+static bool serialize_into(StringInfo buffer);
 static bool settings_changed(StringInfo serialized);
 static void refresh_settings(void);
 
@@ -3213,29 +3224,33 @@ pump_jobs(void)
 }
 
 /*
- * Receive what the jobs have said so far.  One that never ceases to say things
- * does not keep us: no more is received than its queue holds.
+ * Receive what a job has said so far.  One that never ceases to say things does not
+ * keep us: no more is received than its queue holds.
  */
+static void
+receive_from(Job *job)
+{
+	Size		received = 0;
+	bool		more = true;
+
+	while (more && received < job->queue_size)
+	{
+		CHECK_FOR_INTERRUPTS();
+		pin_job(job);
+		more = pump_job(job) && !job_has_ended(job);
+		received += job->message_size;
+		unpin_job(job);
+	}
+}
+
+/* Receive from all. */
 static void
 catch_up(void)
 {
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &running_jobs)
-	{
-		Job		   *job = dlist_container(Job, running_node, iter.cur);
-		Size		received = 0;
-		bool		more = true;
-
-		while (more && received < job->queue_size)
-		{
-			CHECK_FOR_INTERRUPTS();
-			pin_job(job);
-			more = pump_job(job) && !job_has_ended(job);
-			received += job->message_size;
-			unpin_job(job);
-		}
-	}
+		receive_from(dlist_container(Job, running_node, iter.cur));
 }
 
 /* ----------------------------------------------------------------
@@ -3332,6 +3347,38 @@ collect_settings(StringInfo settings)
 }
 
 /*
+ * Serialize the session's settings into a buffer that has held them before; false
+ * where it is too small by now.
+ *
+ * To ask first how much room it takes costs as much as to serialize them.  The only
+ * error of SerializeGUCState() is that there is not enough.
+ */
+static bool
+serialize_into(StringInfo buffer)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	volatile bool fits = false;
+	uint32		holdoff = InterruptHoldoffCount;
+	uint32		cancel_holdoff = QueryCancelHoldoffCount;
+
+	PG_TRY();
+	{
+		SerializeGUCState(buffer->maxlen, buffer->data);
+		fits = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		FlushErrorState();
+		/* Throwing an error has ended those. */
+		InterruptHoldoffCount = holdoff;
+		QueryCancelHoldoffCount = cancel_holdoff;
+	}
+	PG_END_TRY();
+	return fits;
+}
+
+/*
  * Have the session's settings changed?  serialized is what they were the last
  * time, and is brought up to date.
  */
@@ -3339,7 +3386,6 @@ static bool
 settings_changed(StringInfo serialized)
 {
 	static StringInfoData scratch = {0};
-	Size		room = EstimateGUCStateSpace();
 	bool		changed;
 
 	if (scratch.data == NULL)
@@ -3350,8 +3396,11 @@ settings_changed(StringInfo serialized)
 		MemoryContextSwitchTo(oldcontext);
 	}
 	resetStringInfo(&scratch);
-	enlargeStringInfo(&scratch, room);
-	SerializeGUCState(room, scratch.data);
+	if (!serialize_into(&scratch))
+	{
+		enlargeStringInfo(&scratch, EstimateGUCStateSpace());
+		SerializeGUCState(scratch.maxlen, scratch.data);
+	}
 	scratch.len = sizeof(Size) + *(Size *) scratch.data;
 
 	changed = scratch.len != serialized->len ||
@@ -6660,7 +6709,8 @@ publish_job(Job *job)
 	area_size = MAXALIGN(job->request.sql_size) +
 		MAXALIGN(job->request.params_size) +
 		job->request.nexcluded * sizeof(int32);
-	area_size = Max(area_size, MIN_BODY_AREA);
+	area_size = Max(area_size, job->request.discard ?
+					MIN_UNREAD_AREA : MIN_BODY_AREA);
 	size = offsetof(JobBody, area) + area_size;
 	pointer = dsa_allocate_extended(pool_area, size,
 									DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
@@ -7758,6 +7808,24 @@ number_job(Job *job)
 }
 
 /*
+ * Receive what some jobs have said, by turns, so that no one of thousands that this
+ * session has launched is forgotten, and to launch another does not take a look at
+ * all of them.
+ */
+static void
+catch_up_with_some(void)
+{
+	for (int i = 0; i < CATCH_UP_JOBS && !dlist_is_empty(&running_jobs); i++)
+	{
+		Job		   *job = dlist_head_element(Job, running_node, &running_jobs);
+
+		dlist_delete(&job->running_node);
+		dlist_push_tail(&running_jobs, &job->running_node);
+		receive_from(job);
+	}
+}
+
+/*
  * Launch a job: find a worker that waits for one, or start one, or have it wait
  * in line.
  *
@@ -7772,7 +7840,7 @@ launch_job(JobSpec *spec, LaunchMode mode)
 	enter_job(job);
 	PG_TRY();
 	{
-		catch_up();
+		catch_up_with_some();
 		forget_unused_jobs();
 		job->has_handle = mode == LAUNCH_BEGIN || mode == LAUNCH_SUBMIT;
 		publish_job(job);
