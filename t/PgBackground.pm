@@ -210,11 +210,13 @@ sub segments
 		my $start = '';
 		sysread $in, $start, 24;
 		next if length $start < 24;
-		my ($magic, undef, $size) = unpack 'Q3', $start;
+		my ($magic) = unpack 'Q', $start;
+		# The server's structs have words of 64 or 32 bits.
+		my @sizes = map { (unpack "${_}3", $start)[2] } 'Q', 'L';
 		push @found, $file
 		  unless $magic >> 32 == 0x70676267
 		  || ($magic & 0xffffffff) == 0x9a503d32
-		  || $size == -s $in;
+		  || grep { $_ == -s $in } @sizes;
 	}
 	return @found;
 }
