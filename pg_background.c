@@ -1298,6 +1298,7 @@ static uint32 hash_login(void);
 static bool is_outdated(int number);
 static bool is_database_wanted(void);
 static int most_idle(Request *request);
+static bool are_too_many(void);
 static void find_work(bool stays, int most, int timeout);
 static void finish_job(bool failed, bool canceled, int64 run_time, bool stays);
 static void give_back_job(void);
@@ -4854,6 +4855,14 @@ most_idle(Request *request)
 		Min(request->max_idle_workers, idle_share());
 }
 
+/* Are there more workers than the administrator allows, by now? */
+static bool
+are_too_many(void)
+{
+	return max_total_workers >= 0 &&
+		pool->nworkers - pool->nleaving > max_total_workers;
+}
+
 /*
  * This worker has nothing to do: it takes the next job of its queue, waits for
  * one, or leaves.  Called with the lock held.
@@ -4863,7 +4872,9 @@ find_work(bool stays, int most, int timeout)
 {
 	Kind	   *kind = &pool->kinds[me->kind];
 
-	if (!stays || me->signaled || should_make_way(kind))
+	/* Who is the last one to do what is queued, stays for that. */
+	if (!stays || me->signaled || should_make_way(kind) ||
+		(kind->nworkers > 1 && kind->reserved == 0 && are_too_many()))
 		make_leave(me);
 	else if (take_queued_job(me) >= 0)
 	{
@@ -4872,8 +4883,7 @@ find_work(bool stays, int most, int timeout)
 			(void) dispatch(me->kind);
 	}
 	else if (kind->reserved == 0 &&
-			 (most == 0 || kind->closed ||
-			  (max_total_workers >= 0 && pool->nworkers > max_total_workers)))
+			 (most == 0 || kind->closed || are_too_many()))
 		make_leave(me);
 	else
 	{
@@ -5319,7 +5329,7 @@ serve_interrupts(void)
 	}
 	return ProcDiePending ||
 		(reloaded && max_idle_workers >= 0 && pool->nidle > max_idle_workers) ||
-		(max_total_workers >= 0 && pool->nworkers > max_total_workers);
+		are_too_many();
 }
 
 /*

@@ -116,6 +116,23 @@ pass('the limit is lowered: workers leave');
 occupy($node, $holder, $many, 1 .. 2);
 $many->fails($launch, '53000', qr/max_total_workers.* 2 /, 'the limit is lowered');
 release();
+
+# Also while there is more to do: the next jobs read the setting, and those after
+# them wait for the holder.
+change_settings($node, 'pg_background.max_total_workers' => 4);
+occupy($node, $holder, $many, 1 .. 4);
+$holder->query('SELECT pg_advisory_lock(5)');
+$many->submit('SELECT 1') foreach 1 .. 8;
+$many->submit('SELECT pg_advisory_xact_lock_shared(5)') foreach 1 .. 8;
+change_settings($node, 'pg_background.max_total_workers' => 2);
+$holder->query('SELECT pg_advisory_unlock(n) FROM generate_series(1, 4) n');
+wait_for_pool($node, 'queued < 8');
+await($node, q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'pg_background'})
+  or die 'workers stay beyond the limit while jobs are queued';
+wait_for_pool($node, 'running = 2 AND queued = 6');
+pass('the limit is lowered: workers leave, though jobs are queued');
+release();
+
 change_settings($node, 'pg_background.max_total_workers' => 0);
 $many->fails($launch, '53000', qr/max_total_workers.* 0 /, 'no job at all');
 change_settings($node, 'pg_background.max_total_workers' => -1);
