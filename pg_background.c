@@ -821,6 +821,17 @@ typedef struct Spool
 } Spool;
 
 /*
+ * How far its launcher is with a job: see set_phase().  Where the job itself is, the
+ * pool knows, see JobState.
+ */
+typedef enum JobPhase
+{
+	PHASE_NEW,					/* not launched yet, or its launch has failed */
+	PHASE_LAUNCHED,				/* it is in running_jobs */
+	PHASE_ENDED					/* all is known of it that will be */
+} JobPhase;
+
+/*
  * A job, as its launcher knows it.  All of it lives in its context, but for
  * the file of its spool.
  *
@@ -831,15 +842,13 @@ typedef struct Job
 {
 	int64		cookie;			/* hash key */
 	dlist_node	node;			/* in jobs, in the order of launch */
-	dlist_node	running_node;	/* in running_jobs, until it has ended */
+	JobPhase	phase;
+	dlist_node	running_node;	/* in running_jobs, while it is launched */
 	MemoryContext context;
 	int			shared;			/* its number in the pool; -1 = none */
 	JobBody    *body;			/* NULL without one */
 	Size		size;			/* of its body and what comes with that */
 	Channel    *channel;		/* NULL where nobody reads its rows */
-	bool		running;		/* it is in running_jobs */
-	bool		counted;		/* it was launched */
-	bool		ended;			/* see job_has_ended() */
 	pid_t		pid;			/* of its worker, or its number before */
 	pid_t		previous_pid;	/* where another worker was to have it */
 	pid_t		number;			/* what its handle has for a PID */
@@ -1382,6 +1391,7 @@ static void drop_channel(Channel *channel);
 static void open_channel(Channel *channel);
 static void release_channel(Job *job);
 static void release_shared_job(Job *job);
+static void set_phase(Job *job, JobPhase phase);
 static void end_job(Job *job);
 static bool job_has_ended(Job *job);
 static dsa_pointer share_settings(void);
@@ -2372,9 +2382,7 @@ forget_unlaunched_job(Job *job)
 		release_shared_job(job);
 	}
 	release_channel(job);
-	if (job->running)
-		dlist_delete(&job->running_node);
-	job->ended = true;
+	set_phase(job, PHASE_ENDED);
 	free_forgotten_job(job);
 }
 
@@ -2410,12 +2418,12 @@ forget_job(Job *job)
 	use_job(job);
 	job->forgotten = true;
 
-	if (job->ended)
+	if (job_has_ended(job))
 	{
 		free_forgotten_job(job);
 		return;
 	}
-	if (!job->counted)
+	if (job->phase == PHASE_NEW)
 	{
 		forget_unlaunched_job(job);
 		return;
@@ -2429,9 +2437,9 @@ forget_job(Job *job)
 	 */
 	pg_atomic_write_u32(&job->body->discard, DROP_NEW);
 	pin_job(job);
-	while (!job->ended && !job->cancel_requested && pump_job(job))
+	while (!job_has_ended(job) && !job->cancel_requested && pump_job(job))
 		;
-	if (!job->ended)
+	if (!job_has_ended(job))
 	{
 		pg_atomic_write_u32(&job->body->discard, DROP_ALL);
 		wake_worker_of(job);
@@ -3056,9 +3064,6 @@ count_job(Job *job)
 {
 	static uint64 ended = 0;
 
-	/* Not one that was never launched */
-	if (!job->counted)
-		return;
 	job->end_number = ++ended;
 	if (job->submitted && !job->forgotten)
 	{
@@ -6377,7 +6382,7 @@ drop_spool(Spool *spool)
 static void
 free_forgotten_job(Job *job)
 {
-	if (!job->forgotten || !job->ended || job->pins > 0)
+	if (!job->forgotten || !job_has_ended(job) || job->pins > 0)
 		return;
 	drop_spool(&job->spool);
 	MemoryContextDelete(job->context);
@@ -6487,7 +6492,7 @@ release_shared_job(Job *job)
 		return;
 	shared = &pool->jobs[job->shared];
 	lock_pool();
-	shared->said_done = job->ended && !job->lost;
+	shared->said_done = job_has_ended(job) && !job->lost;
 	if (shared_state(job->shared) == JOB_PREPARED)
 	{
 		Kind	   *kind = &pool->kinds[shared->kind];
@@ -6505,6 +6510,25 @@ release_shared_job(Job *job)
 	free_body(body);
 }
 
+/*
+ * The one place where a job's phase changes, and what goes with it.  From
+ * PHASE_LAUNCHED back to PHASE_NEW it goes where its launch fails at its end.
+ */
+static void
+set_phase(Job *job, JobPhase phase)
+{
+	if (job->phase == PHASE_LAUNCHED)
+		dlist_delete(&job->running_node);
+	if (phase == PHASE_LAUNCHED)
+	{
+		dlist_push_tail(&running_jobs, &job->running_node);
+		stats.launched++;
+	}
+	else if (phase == PHASE_NEW)
+		stats.launched--;
+	job->phase = phase;
+}
+
 /* All is known of a job that will be. */
 static void
 end_job(Job *job)
@@ -6515,9 +6539,7 @@ end_job(Job *job)
 	RESUME_INTERRUPTS();
 
 	keep_progress(job);
-	job->ended = true;
-	job->running = false;
-	dlist_delete(&job->running_node);
+	set_phase(job, PHASE_ENDED);
 	release_shared_job(job);
 	release_channel(job);
 	job->message_pos = job->message_size = 0;
@@ -6528,7 +6550,7 @@ end_job(Job *job)
 static bool
 job_has_ended(Job *job)
 {
-	return job->ended;
+	return job->phase == PHASE_ENDED;
 }
 
 /*
@@ -7637,10 +7659,7 @@ place_job(Job *job, LaunchMode mode)
 	Kind	   *kind = &pool->kinds[shared->kind];
 	Place		place;
 
-	dlist_push_tail(&running_jobs, &job->running_node);
-	job->running = true;
-	job->counted = true;
-	stats.launched++;
+	set_phase(job, PHASE_LAUNCHED);
 	lock_pool();
 	kind->reserved--;
 	counters_of(shared->kind)->launched++;
@@ -7864,11 +7883,8 @@ launch_job(JobSpec *spec, LaunchMode mode)
 	}
 	PG_CATCH();
 	{
-		if (job->counted && !job->ended)
-		{
-			stats.launched--;
-			job->counted = false;
-		}
+		if (job->phase == PHASE_LAUNCHED)
+			set_phase(job, PHASE_NEW);
 		forget_job(job);
 		PG_RE_THROW();
 	}
