@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use Fcntl ':flock';
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -25,6 +26,24 @@ our $list = 'pg_background_list_v2() AS (pid int4, cookie int8,'
   . ' launched_at timestamptz, user_id oid, queue_size int4, state text,'
   . ' sql_preview text, last_error text, consumed bool)';
 
+# Has what initdb makes be copied, where PostgreSQL::Test::Cluster can do that, which
+# is from 17 on. The first test to come makes it, while others wait.
+sub share_initdb
+{
+	my ($version) = @_;
+	my $template = "$PostgreSQL::Test::Utils::tmp_check/initdb-$version";
+
+	open my $lock, '>', "$template.lock" or die "$template.lock: $!";
+	flock $lock, LOCK_EX or die "$template.lock: $!";
+	if (!-d $template)
+	{
+		system_or_bail('initdb', '--no-sync', '--auth=trust', "--pgdata=$template.new");
+		rename "$template.new", $template or die "$template: $!";
+	}
+	$ENV{INITDB_TEMPLATE} = $template;
+	return;
+}
+
 # Starts a server with the extension, and with these further settings.
 #
 # Segments are files of the server's own, so that they can be counted, and so
@@ -34,6 +53,7 @@ sub new_server
 	my ($name, $conf, %init) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
+	share_initdb($node->pg_version) if $node->pg_version >= 17;
 	$node->init(%init);
 	$node->append_conf('postgresql.conf', <<"END" . ($conf // ''));
 pg_background.idle_timeout = 1s
