@@ -743,6 +743,14 @@ static shm_mq_handle *output_queue = NULL;
 /* Nobody has wanted rows or notices from the start, or there is no job. */
 static bool output_discard = true;
 
+/* See before_error() */
+typedef struct BeforeError
+{
+	MemoryContext context;
+	uint32		holdoff;
+	uint32		cancel_holdoff;
+} BeforeError;
+
 /* Warnings of the job that is running */
 static WarningsFrame job_warnings;
 
@@ -1174,6 +1182,8 @@ static void output_putmessage_noblock(char type, const char *body,
 									  size_t size);
 static void report_unconverted(void);
 static void before_logging(ErrorData *error);
+static BeforeError before_error(void);
+static void go_on_after_error(const BeforeError *before);
 static bool publish_output(void);
 static void leave_last_words(void);
 
@@ -2130,6 +2140,27 @@ before_logging(ErrorData *error)
 		next_emit_log_hook(error);
 }
 
+/* What throwing an error ends, for who catches it and goes on */
+static BeforeError
+before_error(void)
+{
+	return (BeforeError) {
+		.context = CurrentMemoryContext,
+		.holdoff = InterruptHoldoffCount,
+		.cancel_holdoff = QueryCancelHoldoffCount
+	};
+}
+
+/* An error was caught: go on as if it had not been thrown. */
+static void
+go_on_after_error(const BeforeError *before)
+{
+	MemoryContextSwitchTo(before->context);
+	FlushErrorState();
+	InterruptHoldoffCount = before->holdoff;
+	QueryCancelHoldoffCount = before->cancel_holdoff;
+}
+
 /*
  * Leave what a job has said and was not sent where its launcher finds it when the
  * job is done.  Returns false where there is no room for it; nothing here fails.
@@ -2137,10 +2168,8 @@ before_logging(ErrorData *error)
 static bool
 publish_output(void)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
+	BeforeError before = before_error();
 	volatile dsa_pointer pointer = InvalidDsaPointer;
-	uint32		holdoff = InterruptHoldoffCount;
-	uint32		cancel_holdoff = QueryCancelHoldoffCount;
 
 	debug_query_string = NULL;
 	if (output.len <= my_body->area_size)
@@ -2157,11 +2186,7 @@ publish_output(void)
 		}
 		PG_CATCH();
 		{
-			MemoryContextSwitchTo(oldcontext);
-			FlushErrorState();
-			/* Throwing an error has ended those. */
-			InterruptHoldoffCount = holdoff;
-			QueryCancelHoldoffCount = cancel_holdoff;
+			go_on_after_error(&before);
 			pointer = InvalidDsaPointer;
 		}
 		PG_END_TRY();
@@ -3172,11 +3197,9 @@ take_message(Job *job, DoneFrame *volatile *done)
 static bool
 pump_job(Job *job)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
+	BeforeError before = before_error();
 	DoneFrame  *volatile done = NULL;
 	volatile shm_mq_result result = SHM_MQ_SUCCESS;
-	uint32		holdoff = InterruptHoldoffCount;
-	uint32		cancel_holdoff = QueryCancelHoldoffCount;
 
 	if (shared_state(job->shared) == JOB_STARTING)
 		check_replaced(job);
@@ -3194,10 +3217,7 @@ pump_job(Job *job)
 		if (job->message_size == 0)
 			give_up_queue(job);
 		blame_job(job);
-		MemoryContextSwitchTo(oldcontext);
-		/* Throwing an error has ended those. */
-		InterruptHoldoffCount = holdoff;
-		QueryCancelHoldoffCount = cancel_holdoff;
+		go_on_after_error(&before);
 	}
 	PG_END_TRY();
 
@@ -3362,10 +3382,8 @@ collect_settings(StringInfo settings)
 static bool
 serialize_into(StringInfo buffer)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
+	BeforeError before = before_error();
 	volatile bool fits = false;
-	uint32		holdoff = InterruptHoldoffCount;
-	uint32		cancel_holdoff = QueryCancelHoldoffCount;
 
 	PG_TRY();
 	{
@@ -3374,11 +3392,7 @@ serialize_into(StringInfo buffer)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(oldcontext);
-		FlushErrorState();
-		/* Throwing an error has ended those. */
-		InterruptHoldoffCount = holdoff;
-		QueryCancelHoldoffCount = cancel_holdoff;
+		go_on_after_error(&before);
 	}
 	PG_END_TRY();
 	return fits;
@@ -3402,7 +3416,7 @@ settings_changed(StringInfo serialized)
 		MemoryContextSwitchTo(oldcontext);
 	}
 	resetStringInfo(&scratch);
-	if (!serialize_into(&scratch))
+	if (serialized->len == 0 || !serialize_into(&scratch))
 	{
 		enlargeStringInfo(&scratch, EstimateGUCStateSpace());
 		SerializeGUCState(scratch.maxlen, scratch.data);
@@ -7848,8 +7862,7 @@ catch_up_with_some(void)
 	{
 		Job		   *job = dlist_head_element(Job, running_node, &running_jobs);
 
-		dlist_delete(&job->running_node);
-		dlist_push_tail(&running_jobs, &job->running_node);
+		dlist_move_tail(&running_jobs, &job->running_node);
 		receive_from(job);
 	}
 }
