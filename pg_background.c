@@ -1289,6 +1289,7 @@ static void make_leave(PoolWorker *worker);
 static PoolWorker *find_idle_worker(SharedJob *job);
 static void assign_job(int number, PoolWorker *worker);
 static ProcessLimit find_limit(Kind *kind);
+static void free_starting(PoolWorker *worker);
 static void abandon_worker(PoolWorker *worker);
 static int free_place(void);
 static PoolWorker *make_place(int number, int kind);
@@ -1340,6 +1341,7 @@ static bool is_slot_wanted(void);
 static bool serve_interrupts(void);
 static bool wait_for_work(void);
 static void begin_job(void);
+static void report_idle(void);
 static void enter_service(void);
 
 /* The worker: running a job */
@@ -1715,13 +1717,13 @@ define_settings(void)
 							 NULL,
 							 &share_workers, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
-	reserve_prefix(LIBRARY_NAME);
 }
 
 void
 _PG_init(void)
 {
 	define_settings();
+	reserve_prefix(LIBRARY_NAME);
 	next_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = run_utility;
 }
@@ -4168,6 +4170,15 @@ find_limit(Kind *kind)
 	return LIMIT_NONE;
 }
 
+/* There is no process for this place, and will be none. */
+static void
+free_starting(PoolWorker *worker)
+{
+	pg_atomic_write_u32(&worker->state, WORKER_FREE);
+	pool->kinds[worker->kind].nworkers--;
+	pool->nworkers--;
+}
+
 /*
  * A process was started, and has loaded another build of this library.  Its job, if
  * it has one, will not be run.
@@ -4175,8 +4186,6 @@ find_limit(Kind *kind)
 static void
 abandon_worker(PoolWorker *worker)
 {
-	Kind	   *kind = &pool->kinds[worker->kind];
-
 	if (worker->job >= 0)
 	{
 		SharedJob  *job = &pool->jobs[worker->job];
@@ -4189,9 +4198,7 @@ abandon_worker(PoolWorker *worker)
 		free_body(free_shared_job(worker->job));
 		worker->job = -1;
 	}
-	pg_atomic_write_u32(&worker->state, WORKER_FREE);
-	kind->nworkers--;
-	pool->nworkers--;
+	free_starting(worker);
 	free_kind_if_unneeded(worker->kind);
 }
 
@@ -4231,7 +4238,6 @@ make_place(int number, int kind)
 	pool->kinds[kind].nworkers++;
 	pool->nworkers++;
 	pool->max_worker_number = Max(pool->max_worker_number, number);
-	counters_of(kind)->started++;
 	return worker;
 }
 
@@ -4258,14 +4264,14 @@ start_process(int kind_number, int job)
 		pool->last_refusal = GetCurrentTimestamp();
 	if (limit != LIMIT_NONE)
 		return limit;
-	worker = &pool->workers[number];
+	worker = make_place(number, kind_number);
 
 	memset(&start, 0, sizeof(start));
 	start.magic = POOL_MAGIC;
 	start.nonce = pool->head.nonce;
 	start.pool_size = pool_size();
 	start.worker = number;
-	start.generation = worker->head.generation + 1;
+	start.generation = worker->head.generation;
 	start.database = kind->database;
 	start.login_user = kind->login_user;
 	start.connection_flags = kind->connection_flags;
@@ -4285,16 +4291,20 @@ start_process(int kind_number, int job)
 	strlcpy(registration.bgw_type, WORKER_NAME, BGW_MAXLEN);
 	memcpy(registration.bgw_extra, &start, sizeof(start));
 
-	/* The process looks at its place under the lock, which we hold. */
+	/*
+	 * The process looks at its place under the lock, which we hold; one that has
+	 * loaded another build does so at once.
+	 */
 	if (!RegisterDynamicBackgroundWorker(&registration, NULL))
 	{
+		free_starting(worker);
 		pool->last_refusal = GetCurrentTimestamp();
 		return LIMIT_SLOTS;
 	}
 
 	/* What the last one to end has left is this one's now. */
 	pool->last_exit = 0;
-	make_place(number, kind_number);
+	counters_of(kind_number)->started++;
 	if (job >= 0)
 		assign_job(job, worker);
 	return LIMIT_NONE;
@@ -5272,6 +5282,7 @@ take_place(void)
 		my_start.login_user = kind->login_user;
 		my_start.connection_flags = kind->connection_flags;
 		me = make_place(place, number);
+		counters_of(number)->started++;
 	}
 	if (me != NULL)
 	{
@@ -5431,6 +5442,14 @@ begin_job(void)
 	error_said = false;
 }
 
+/* We wait for a job, for all to see. */
+static void
+report_idle(void)
+{
+	pgstat_report_activity(STATE_IDLE, NULL);
+	set_ps_display("idle");
+}
+
 /* Connected, and ready for a job, be it the one that it was started for. */
 static void
 enter_service(void)
@@ -5441,6 +5460,8 @@ enter_service(void)
 	if (me->job < 0)
 		find_work(true, idle_share(), idle_timeout);
 	unlock_pool();
+	if (worker_state(me) == WORKER_IDLE)
+		report_idle();
 }
 
 /* ----------------------------------------------------------------
@@ -6180,8 +6201,7 @@ run_job(void)
 	hold_user = InvalidOid;
 
 	pgstat_report_stat(true);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	set_ps_display("idle");
+	report_idle();
 
 	stays = !canceled && can_be_reset();
 	say_done(canceled, GetCurrentTimestamp() - start);

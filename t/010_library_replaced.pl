@@ -49,13 +49,14 @@ my $one = q{SELECT * FROM pg_background_result(pg_background_launch('SELECT 1'))
 
 replace_library();
 load_library_from($node, 'postgres', "$dir/pg_background");
-my $session = new_session($node);
+my $session = new_session($node, options => '-c pg_background.idle_timeout=1h');
 is($session->query($one), '1', 'the copy of the library works');
 my $unread = $session->launch('SELECT 2');
 $session->wait_for($unread);
 my $running = $session->launch('SELECT pg_sleep(1000)');
 wait_for_worker($node, $running, "wait_event = 'PgSleep'");
 $session->submit('SELECT 3');
+wait_for_pool($node, 'running = 1 AND queued = 0 AND idle > 0');
 my $errors = 0;
 my $magic = pool_magic();
 
@@ -105,11 +106,11 @@ is($session->result($unread, 'a int'), '2', 'what had ended can be read');
 replace_library();
 is($session->query($one), '1', 'the session is usable');
 my ($pid) = split /, /, $running;
-$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+sql($node, "SELECT pg_cancel_backend($pid)");
 $session->fails("SELECT * FROM pg_background_result_v2($running) AS (v text)",
 	'57014', qr/user request/, 'a job of before is canceled');
 end_idle_workers($node);
-is($node->safe_psql('postgres', q{SELECT running + idle + queued + waiting FROM pg_background_pool}),
+is(sql($node, q{SELECT running + idle + queued + waiting FROM pg_background_pool}),
 	'0', 'the pool counts none of these workers any more');
 nothing_left($node, 'another build', $session);
 

@@ -25,7 +25,17 @@ my ($postmaster) = log_since($node, 0) =~ /^postmaster\[(\d+)\]/m;
 
 END { kill 'CONT', $postmaster if defined $postmaster }
 
-$node->safe_psql('postgres', "CREATE ROLE user_$_ LOGIN IN ROLE pgbackground_role; GRANT ALL ON SCHEMA public TO user_$_") foreach 1 .. 3;
+sql($node, "CREATE ROLE user_$_ LOGIN IN ROLE pgbackground_role; GRANT ALL ON SCHEMA public TO user_$_") foreach 1 .. 3;
+
+# Ends workers that wait for jobs, or will do so when their processes are there.
+sub end_all_workers
+{
+	await($node, q{
+		SELECT count(pg_terminate_backend(pid)) = 0 AND (SELECT coalesce(sum(running + idle), 0) = 0 FROM pg_background_pool)
+		FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'idle'})
+	  or die 'timed out waiting for workers to end';
+	return;
+}
 
 # Cancels a job from outside, and waits for its process, if it goes
 sub cancel_process
@@ -33,7 +43,7 @@ sub cancel_process
 	my ($job) = @_;
 	my ($pid) = split /, /, $job;
 
-	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	sql($node, "SELECT pg_cancel_backend($pid)");
 	wait_for_exit($node, $pid);
 	return;
 }
@@ -55,15 +65,15 @@ my $idle_pid = $same->query("SELECT pid FROM pg_background_run_v2('SELECT 1')");
 isnt($idle_pid, $full_pid, 'Hardening 11: such a worker gets no job');
 await($node, "SELECT state = 'idle' FROM pg_background_workers WHERE pid = $idle_pid")
   or die 'the other worker does not wait';
-is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'), '3', 'all slots are taken');
+is(sql($node, 'SELECT count(*) FROM pg_background_workers'), '3', 'all slots are taken');
 my $mine = $session->launch('SELECT 1');
 is($session->result($mine, 'a int'), '1', 'Hardening 11: a worker that can leave does');
-is($node->safe_psql('postgres', "SELECT state FROM pg_background_workers WHERE pid = $full_pid"),
+is(sql($node, "SELECT state FROM pg_background_workers WHERE pid = $full_pid"),
 	'running', 'Hardening 11: one that cannot has not been told to');
 
 # It may stay only where no other waits for jobs.
 my ($mine_pid) = split /, /, $mine;
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($mine_pid)");
+sql($node, "SELECT pg_terminate_backend($mine_pid)");
 wait_for_exit($node, $mine_pid);
 is($silent->query("SELECT count(*), min(length(t)) FROM pg_background_result_v2($full) AS (t text)"),
 	'2|8000', 'Hardening 11: its job is read');
@@ -113,10 +123,10 @@ foreach (1 .. 50)
 is(scalar keys %seen, 1, 'Hardening 35: who waits for a slot keeps one segment');
 is(scalar segments($node), $held + 1, 'Hardening 35: and no more');
 
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($waiter->{pid})");
+sql($node, "SELECT pg_terminate_backend($waiter->{pid})");
 $waiter->receive;
 wait_for_exit($node, $waiter->{pid});
-is($node->safe_psql('postgres', 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0',
+is(sql($node, 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0',
 	'Hardening 32: a session that waited in line leaves no job there');
 is(scalar segments($node), $held, 'Hardening 32: nor a segment');
 
@@ -124,9 +134,9 @@ is(scalar segments($node), $held, 'Hardening 32: nor a segment');
 $waiter = new_session($node);
 $waiter->send(q{SET pg_background.launch_timeout = '1h'; SELECT pg_background_launch_v2('SELECT 1')});
 wait_for_line($node, 1);
-$node->safe_psql('postgres', "SELECT pg_cancel_backend($waiter->{pid})");
+sql($node, "SELECT pg_cancel_backend($waiter->{pid})");
 $waiter->fails(undef, '57014', qr/user request/, 'a session that waited in line is canceled');
-is($node->safe_psql('postgres', 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0',
+is(sql($node, 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0',
 	'and leaves no job there');
 cancel_process($_) foreach @jobs, $deaf;
 is($waiter->result($waiter->launch('SELECT 1'), 'n int'), '1', 'and goes on');
@@ -149,7 +159,7 @@ kill 'TERM', $session->{pid};
 $session->receive;
 wait_until('the session has ended', sub { scalar segments($node) == 0 });
 kill 'CONT', $postmaster;
-end_idle_workers($node);
+end_all_workers();
 nothing_left($node, 'Hardening 32: a session that waited for its process');
 
 # One that waits for its process to be started has a worker that is free before.
@@ -168,7 +178,7 @@ foreach my $call (q{SELECT has_error::text FROM pg_background_run_v2('SELECT 1')
 	is($answer, $call =~ /launch/ ? (split /, /, $job)[0] : 'false', "a worker that is free takes the job of a process that is not there: $call");
 	$session->query('SELECT pg_background_detach_all_v2()');
 	$free->query('SELECT pg_background_detach_all_v2()');
-	end_idle_workers($node);
+	end_all_workers();
 }
 $_->quit foreach $free, $session, $holder;
 nothing_left($node, 'a process that found no job');
@@ -186,7 +196,7 @@ $locker->query('SELECT pg_advisory_lock(1)');
 $session->send(q{SELECT string_agg(state, ' ') FROM pg_background_run_all_v2(ARRAY['SELECT pg_advisory_lock(1)', $$INSERT INTO ran VALUES ('second')$$], 2)});
 await($node, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted})
   or die 'the first command does not run';
-is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'the second command has no slot');
+is(sql($node, 'SELECT count(*) FROM ran'), '0', 'the second command has no slot');
 cancel_process($jobs[0]);
 ok(await($node, 'SELECT count(*) = 1 FROM ran'), 'Hardening 35: run_all uses a slot that has become free');
 $locker->query('SELECT pg_advisory_unlock(1)');
