@@ -32,7 +32,7 @@ sub test_launches
 {
 	my ($sessions, $when) = @_;
 
-	$node->safe_psql('postgres', 'TRUNCATE done');
+	sql($node, 'TRUNCATE done');
 	foreach my $how (sort keys %launch)
 	{
 		my $sql = sprintf $launch{$how}, "INSERT INTO done VALUES ('$how')";
@@ -55,7 +55,7 @@ sub test_launches
 	return;
 }
 
-$node->safe_psql('postgres', 'CREATE TABLE done (what text)');
+sql($node, 'CREATE TABLE done (what text)');
 test_launches(20, 'sessions that end at once');
 
 # Now a worker starts a second late, long after its launcher has gone.

@@ -32,7 +32,7 @@ sub signal
 	my ($function, $job) = @_;
 	my ($pid) = split /, /, $job;
 
-	is($node->safe_psql('postgres', "SELECT $function($pid)"), 't', $function);
+	is(sql($node, "SELECT $function($pid)"), 't', $function);
 	return;
 }
 

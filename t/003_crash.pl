@@ -17,7 +17,7 @@ use Test::More;
 my $node = new_server('main', "restart_after_crash = on\n");
 my $control = new_session($node);
 
-$node->safe_psql('postgres', 'CREATE TABLE done (what text)');
+sql($node, 'CREATE TABLE done (what text)');
 
 # Tests that a job ends well, although its launcher is killed in the middle.
 # The job is what comes before and after it waits for a lock; the launcher does
@@ -33,12 +33,12 @@ sub test_killed_launcher
 		"INSERT INTO done VALUES ('$name'); $job", 4096);
 	$launcher->($session, $handle);
 
-	$node->safe_psql('postgres', "SELECT pg_terminate_backend($session->{pid})");
+	sql($node, "SELECT pg_terminate_backend($session->{pid})");
 	wait_for_exit($node, $session->{pid});
 	$session->quit;
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_ls_tmpdir()'),
+	is(sql($node, 'SELECT count(*) FROM pg_ls_tmpdir()'),
 		'0', "$name: the launcher's temporary files have gone with it");
-	is($node->safe_psql('postgres', "SELECT count(*) FROM done WHERE what = '$name'"),
+	is(sql($node, "SELECT count(*) FROM done WHERE what = '$name'"),
 		'0', "$name: the job has not ended before its launcher");
 
 	$control->query('SELECT pg_advisory_unlock(1)');

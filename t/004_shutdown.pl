@@ -37,15 +37,14 @@ sub busy_sessions
 # A command that waits until every process has done what it is told. That of
 # another database is dropped by the same means.
 my @sessions = busy_sessions();
-is( $node->safe_psql('postgres',
-		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
+is( sql($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
 	'3', 'there are workers of three kinds');
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql($node, 'CREATE DATABASE other');
 is( $node->psql('postgres', 'DROP DATABASE other', timeout => $PgBackground::limit),
 	0, 'DROP DATABASE of another database is not held up');
 
 # The database itself can go once its sessions have.
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql($node, 'CREATE DATABASE other');
 $node->safe_psql('other', 'CREATE EXTENSION pg_background');
 my $session = new_session($node, dbname => 'other');
 $session->wait_for($session->launch('SELECT 1'));
@@ -65,7 +64,7 @@ foreach my $mode ('fast', 'immediate')
 # waits for one.
 foreach my $left (@sessions)
 {
-	$node->safe_psql('postgres', "SELECT pg_terminate_backend($left->{pid})");
+	sql($node, "SELECT pg_terminate_backend($left->{pid})");
 	wait_for_exit($node, $left->{pid});
 	$left->quit;
 }

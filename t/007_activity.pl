@@ -13,13 +13,12 @@ use PgBackground;
 use Test::More;
 
 my $node = new_server('main', "auto_explain.log_min_duration = 0\n");
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 
 sub activity
 {
 	my ($pid, $columns) = @_;
-	return $node->safe_psql('postgres',
-		"SELECT $columns FROM pg_stat_activity WHERE pid = $pid");
+	return sql($node, "SELECT $columns FROM pg_stat_activity WHERE pid = $pid");
 }
 
 # Waits until a process sleeps, and returns in what.
@@ -42,7 +41,7 @@ sub wait_event_is
 	return;
 }
 
-$node->safe_psql('postgres', 'CREATE ROLE worker LOGIN; GRANT pgbackground_role TO worker');
+sql($node, 'CREATE ROLE worker LOGIN; GRANT pgbackground_role TO worker');
 
 # pg_stat_activity
 my $session = new_session($node, user => 'worker');
@@ -62,15 +61,13 @@ foreach my $job (@jobs)
 		"pg_background|postgres|worker|tester|active|$sql|t",
 		'a running job');
 }
-is( $node->safe_psql('postgres',
-		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
+is( sql($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
 	scalar @jobs,
 	'there are no others');
 
 $session->send("SELECT pg_background_wait_v2($jobs[0])");
 wait_event_is($session->{pid}, 'PgBackgroundJob', 'a launcher that waits');
-$node->safe_psql('postgres',
-	q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background'});
+sql($node, q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background'});
 $session->receive;
 $session->wait_for($_) foreach @jobs;
 
@@ -129,7 +126,7 @@ SKIP:
 	$node->safe_psql('postgres',
 		q{ALTER ROLE CURRENT_USER SET session_preload_libraries = 'auto_explain'});
 	$test_plan->('auto_explain loaded with the session');
-	$node->safe_psql('postgres', 'ALTER ROLE CURRENT_USER RESET ALL');
+	sql($node, 'ALTER ROLE CURRENT_USER RESET ALL');
 
 	$node->append_conf('postgresql.conf', q{shared_preload_libraries = 'auto_explain'});
 	$node->restart;
@@ -151,7 +148,7 @@ SKIP:
 	$session->wait_for($session->launch($_))
 	  foreach 'SELECT 1 AS seen', 'SELECT 2 AS seen', 'SELECT 1, 2 AS seen';
 	$session->quit;
-	is( $node->safe_psql('postgres', q{
+	is( sql($node, q{
 			SELECT query, calls, rows, toplevel, userid::regrole
 			FROM pg_stat_statements WHERE query ~ ' AS seen$' ORDER BY calls DESC}),
 		join("\n",

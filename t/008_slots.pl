@@ -23,7 +23,7 @@ my $session = new_session($node);
 my $sleep = 'SELECT pg_sleep(1000)';
 my @no_slot = ('53000', qr/HINT:.*max_worker_processes/);
 
-$node->safe_psql('postgres', 'CREATE TABLE message (what text)');
+sql($node, 'CREATE TABLE message (what text)');
 
 my @jobs = map { $session->launch($sleep) } 1 .. 4;
 
@@ -35,14 +35,14 @@ $session->fails("SELECT pg_background_launch_v2('SELECT 1')", @no_slot, 'launch_
 $session->fails("SELECT pg_background_run_v2('SELECT 1')", @no_slot, 'run_v2');
 is(scalar segments($node), $held, 'further ones leave none');
 is($session->query("SELECT count(*) FROM $PgBackground::list"), '4', 'nor a job');
-is($node->safe_psql('postgres', 'SELECT running, idle, queued, waiting FROM pg_background_pool'),
+is(sql($node, 'SELECT running, idle, queued, waiting FROM pg_background_pool'),
 	'4|0|0|0', 'nor anything in the queue');
 
 # What is submitted is run when one of these workers is free; a user who has none is
 # told at once.
 my $queued = $session->submit(q{INSERT INTO message VALUES ('submitted')});
 is($session->state($queued), 'starting', 'a submitted job is queued');
-$node->safe_psql('postgres', 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
 my $other = new_session($node, user => 'other', options => '-c pg_background.launch_timeout=0');
 $other->fails("SELECT pg_background_submit_v2('SELECT 1')", @no_slot, 'submit_v2 of a user without workers');
 is($other->query("SELECT count(*) FROM $PgBackground::list"), '0', 'submit_v2 that failed: no job');
@@ -117,8 +117,7 @@ foreach my $idle_workers (0, 2)
 }
 
 $session->quit;
-$node->safe_psql('postgres',
-	q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background'});
+sql($node, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background'});
 nothing_left($node, 'few slots');
 
 done_testing();

@@ -120,7 +120,7 @@ is($after{$_}, $before{$_}, "$_: as much as before")
 $session->query("SET work_mem = '64kB'");
 my $job = $session->launch("SELECT repeat('x', 100) FROM generate_series(1, 10000)");
 $session->wait_for($job);
-isnt($node->safe_psql('postgres', 'SELECT count(*) FROM pg_ls_tmpdir()'),
+isnt(sql($node, 'SELECT count(*) FROM pg_ls_tmpdir()'),
 	'0', 'a large result is in a temporary file');
 $session->query("SELECT pg_background_detach_v2($job)");
 nothing_left($node, 'large result', $session);

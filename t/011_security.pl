@@ -17,7 +17,7 @@ use PgBackground;
 use Test::More;
 
 my $node = new_server('main');
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 
 $node->safe_psql('postgres', <<'SQL');
 CREATE ROLE boss LOGIN SUPERUSER;
@@ -131,7 +131,7 @@ sub test_attempts
 	  "SELECT set_config('role', '$caller', false)"
 	  if $owner !~ /boss/;
 
-	$node->safe_psql('postgres', 'TRUNCATE seen, deferred');
+	sql($node, 'TRUNCATE seen, deferred');
 
 	is($session->query(qq{SELECT run_as_$owner('SELECT see(''nothing'')')}),
 		'', "$owner, $caller: a job works");
@@ -150,12 +150,10 @@ sub test_attempts
 	# Another job of the session's own, by a worker that was the owner's
 	$session->query(q{SELECT run_job('SELECT see(''caller'')')});
 
-	is( $node->safe_psql('postgres',
-			"SELECT * FROM seen WHERE whoami <> '$owner' ORDER BY 1"),
+	is( sql($node, "SELECT * FROM seen WHERE whoami <> '$owner' ORDER BY 1"),
 		"caller|$caller",
 		"$owner, $caller: no job was the caller, in $attempts attempts");
-	is( $node->safe_psql('postgres',
-			"SELECT count(*) FROM seen WHERE attempt = 'nothing' AND whoami = '$owner'"),
+	is( sql($node, "SELECT count(*) FROM seen WHERE attempt = 'nothing' AND whoami = '$owner'"),
 		'1',
 		"$owner, $caller: a job is the owner");
 
@@ -167,8 +165,7 @@ sub test_attempts
 		  : $_ ne 'in CALL, after COMMIT, after another statement'
 	} sort keys %ways;
 
-	is( $node->safe_psql('postgres',
-			q{SELECT replace(attempt, ': SELECT 1', '') COLLATE "C" FROM seen
+	is( sql($node, q{SELECT replace(attempt, ': SELECT 1', '') COLLATE "C" FROM seen
 			  WHERE attempt LIKE '%: SELECT 1' ORDER BY 1}),
 		join("\n", @allowed),
 		"$owner, $caller: the ways to run a command");
@@ -205,7 +202,7 @@ my @restricted = (
 	'REFRESH MATERIALIZED VIEW mallory.view');
 my $boss = new_session($node, user => 'boss');
 
-$node->safe_psql('postgres', 'TRUNCATE seen');
+sql($node, 'TRUNCATE seen');
 foreach my $launch (
 	q{public.pg_background_launch('SELECT see(''trap'')')},
 	q{public.pg_background_launch_v2('SELECT see(''trap'')')},
@@ -237,13 +234,12 @@ $$;
 SQL
 $boss->query($_) foreach @restricted;
 nothing_left($node, 'restricted operations', $boss);
-is($node->safe_psql('postgres', 'SELECT count(*) FROM seen'),
+is(sql($node, 'SELECT count(*) FROM seen'),
 	'0', 'nothing was launched in a restricted operation');
 
 # The users of a job are those of its launcher.
 my $who = 'SELECT current_user::text, session_user::text';
-$node->safe_psql('postgres',
-	'CREATE ROLE group_role; GRANT group_role TO plain; GRANT pgbackground_role TO group_role');
+sql($node, 'CREATE ROLE group_role; GRANT group_role TO plain; GRANT pgbackground_role TO group_role');
 
 sub test_same_user
 {
@@ -281,13 +277,12 @@ $boss->fails(
 $boss->query('RESET SESSION AUTHORIZATION');
 
 # Users that are gone
-$node->safe_psql('postgres',
-	'CREATE ROLE gone LOGIN; GRANT pgbackground_role TO gone');
+sql($node, 'CREATE ROLE gone LOGIN; GRANT pgbackground_role TO gone');
 my $gone = new_session($node, user => 'gone');
 $boss->query('SET ROLE gone');
 is($gone->result($gone->launch('SELECT 1'), 'a int'), '1', 'a user that is there');
 nothing_left($node, 'a user that is there', $gone, $boss);
-$node->safe_psql('postgres', 'DROP OWNED BY gone; DROP ROLE gone');
+sql($node, 'DROP OWNED BY gone; DROP ROLE gone');
 foreach my $session ($gone, $boss)
 {
 	$session->send(

@@ -22,7 +22,7 @@ max_logical_replication_workers = 0
 pg_background.idle_timeout = 1h
 log_min_messages = warning
 END
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 
 # Runs a job, and returns the PID of its worker when that waits for another.
 sub idle_worker
@@ -80,14 +80,14 @@ is( $node->safe_psql(
 		'postgres', qq{
 		SELECT state, datname, usename, backend_type, wait_event_type,
 			backend_xid, backend_xmin, xact_start FROM pg_stat_activity WHERE pid = $pid}),
-	'idle|postgres|' . $node->safe_psql('postgres', 'SELECT user')
+	'idle|postgres|' . sql($node, 'SELECT user')
 	  . '|pg_background|Extension|||',
 	'idle, without a transaction or a snapshot');
-is( $node->safe_psql('postgres', "SELECT wait_event FROM pg_stat_activity WHERE pid = $pid"),
+is( sql($node, "SELECT wait_event FROM pg_stat_activity WHERE pid = $pid"),
 	$version >= 170000 ? 'PgBackgroundIdle' : 'Extension', 'wait event');
-is( $node->safe_psql('postgres', "SELECT locktype, mode FROM pg_locks WHERE pid = $pid"),
+is( sql($node, "SELECT locktype, mode FROM pg_locks WHERE pid = $pid"),
 	'', 'no lock');
-is( $node->safe_psql('postgres', "SELECT count(*) FROM pg_ls_tmpdir()"),
+is( sql($node, "SELECT count(*) FROM pg_ls_tmpdir()"),
 	0, 'no temporary file');
 
 # A failed job leaves nothing, too.
@@ -95,7 +95,7 @@ my $failed = $session->submit('BEGIN; LOCK TABLE seen; SELECT 1 / 0');
 $session->wait_for($failed);
 $session->query("SELECT pg_background_detach_v2($failed)");
 is(idle_worker($session), $pid, 'the process after a failed job');
-is( $node->safe_psql('postgres', "SELECT locktype, mode FROM pg_locks WHERE pid = $pid"),
+is( sql($node, "SELECT locktype, mode FROM pg_locks WHERE pid = $pid"),
 	'', 'no lock after a failed job');
 
 #
@@ -143,7 +143,7 @@ wait_for_exit($node, $short->{pid});
 is(idle_worker($session), $pid, 'the worker of a session that has ended');
 $short = new_session($node);
 is(idle_worker($short), $pid, 'it is the worker of all sessions');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($short->{pid})");
+sql($node, "SELECT pg_terminate_backend($short->{pid})");
 wait_for_exit($node, $short->{pid});
 is(idle_worker($session), $pid, 'the worker of a session that was terminated');
 $short->quit;
@@ -168,7 +168,7 @@ sub worker_count_becomes
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok( await($node, "SELECT count(*) = $count FROM pg_stat_activity WHERE backend_type = 'pg_background'"),
 		$name);
-	is($node->safe_psql('postgres', 'SELECT idle FROM pg_background_pool'), $count, "$name: the pool");
+	is(sql($node, 'SELECT idle FROM pg_background_pool'), $count, "$name: the pool");
 	return;
 }
 $size = log_size($node);
@@ -204,7 +204,7 @@ is(idle_worker($session), $pid, 'share_workers = off: the others stay');
 
 # it is terminated
 $size = log_size($node);
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+sql($node, "SELECT pg_terminate_backend($pid)");
 wait_for_exit($node, $pid);
 log_is_quiet($size, 'terminated');
 isnt(idle_worker($session), $pid, 'the next job has another process');
@@ -214,7 +214,7 @@ sub set_limit
 {
 	my ($limit) = @_;
 	$node->safe_psql('postgres', "LOAD 'pg_background';\nALTER SYSTEM SET pg_background.max_idle_workers = $limit");
-	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	sql($node, 'SELECT pg_reload_conf()');
 	# A new session gets what every process was told before.
 	$node->poll_query_until('postgres', 'SHOW pg_background.max_idle_workers', $limit)
 	  or die 'timed out waiting for the new configuration';
@@ -254,7 +254,7 @@ END $$
 END
 await($node, "SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = $session->{pid}");
 $node->safe_psql('postgres', "ALTER SYSTEM SET work_mem = '5MB'");
-$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+sql($node, 'SELECT pg_reload_conf()');
 $node->poll_query_until('postgres', 'SHOW work_mem', '5MB');
 $locker->query('SELECT pg_advisory_unlock(2)');
 $session->receive;
@@ -267,9 +267,9 @@ is( $session->query("SELECT s FROM pg_background_launch_v2('SHOW work_mem') h, p
 #
 
 # what waits until every process has taken note of something
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql($node, 'CREATE DATABASE other');
 my $location = PostgreSQL::Test::Utils::tempdir();
-$node->safe_psql('postgres', "CREATE TABLESPACE place LOCATION '$location'");
+sql($node, "CREATE TABLESPACE place LOCATION '$location'");
 $pid = idle_worker($session);
 done_soon('ALTER DATABASE other SET TABLESPACE place');
 done_soon('DROP DATABASE other');
@@ -280,15 +280,15 @@ done_soon('DROP TABLE seen');
 is(idle_worker($session), $pid, 'the worker was there all the time');
 
 # its own database, of which the last session has just let go
-$node->safe_psql('postgres', "CREATE TABLESPACE place LOCATION '$location'");
+sql($node, "CREATE TABLESPACE place LOCATION '$location'");
 foreach my $command (
 	'CREATE DATABASE another TEMPLATE mine; DROP DATABASE another',
 	'ALTER DATABASE mine RENAME TO another; DROP DATABASE another',
 	'ALTER DATABASE mine SET TABLESPACE place; DROP DATABASE mine',
 	('DROP DATABASE mine') x 2)
 {
-	$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS mine');
-	$node->safe_psql('postgres', 'CREATE DATABASE mine');
+	sql($node, 'DROP DATABASE IF EXISTS mine');
+	sql($node, 'CREATE DATABASE mine');
 	$node->safe_psql('mine', 'CREATE EXTENSION pg_background');
 	my $mine = new_session($node, dbname => 'mine');
 	idle_worker($mine);
@@ -296,10 +296,10 @@ foreach my $command (
 	# These are not for transactions, which several statements at once would be.
 	done_soon($_) foreach split /; /, $command;
 }
-$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS mine');
+sql($node, 'DROP DATABASE IF EXISTS mine');
 
 # its own user, who may even be there
-$node->safe_psql('postgres', 'CREATE ROLE walker LOGIN IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE walker LOGIN IN ROLE pgbackground_role');
 my $walker = new_session($node, user => 'walker');
 $pid = idle_worker($walker);
 done_soon('DROP ROLE walker');
@@ -308,7 +308,7 @@ pass('the worker of the dropped role leaves');
 $walker->quit;
 
 # a role of which its session was a member
-$node->safe_psql('postgres', 'CREATE ROLE hat IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE hat IN ROLE pgbackground_role');
 $session->query('SET ROLE hat');
 idle_worker($session);
 $session->query('RESET ROLE; DROP ROLE hat');
@@ -338,6 +338,7 @@ $node->start;
 $session = new_session($node);
 $pid = idle_worker($session);
 $size = log_size($node);
+disconnect($node);
 system_or_bail('pg_ctl', '--no-wait', '-D', $node->data_dir, '-m', 'smart', 'stop');
 wait_until('the shutdown has begun',
 	sub { log_since($node, $size) =~ /received smart shutdown request/ });

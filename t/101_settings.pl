@@ -234,7 +234,7 @@ RETURNS SETOF record LANGUAGE sql AS \$\$
 END
 $node->safe_psql('postgres',
 	'GRANT SET ON PARAMETER log_lock_waits, deadlock_timeout TO plain, hat')
-  if $node->safe_psql('postgres', 'SHOW server_version_num') >= 150000;
+  if sql($node, 'SHOW server_version_num') >= 150000;
 
 # CVE-2024-10978: where SET SESSION AUTHORIZATION was rolled back, such a server
 # does not know itself who the user is.

@@ -118,7 +118,7 @@ foreach my $look (sort keys %look)
 	test_sleepers(map { $_ => "$look: $name{$_}" } keys %name);
 
 	# The second command of run_all is not to begin.
-	$node->safe_psql('postgres', "SELECT pg_cancel_backend($session{run_all}{pid})");
+	sql($node, "SELECT pg_cancel_backend($session{run_all}{pid})");
 	$session{run_all}->receive;
 	await($node, <<"END") or die 'timed out waiting for all to go on';
 SELECT count(*) = 0 FROM (

@@ -18,7 +18,7 @@ max_prepared_transactions = 0
 END
 my $control = new_session($node);
 
-$node->safe_psql('postgres', 'CREATE TABLE work (what text); CREATE TABLE done (what text); CREATE TABLE tried (n int)');
+sql($node, 'CREATE TABLE work (what text); CREATE TABLE done (what text); CREATE TABLE tried (n int)');
 
 sub on_commit
 {
@@ -27,8 +27,8 @@ sub on_commit
 	  . "SELECT pg_background_submit_on_commit_v2('INSERT INTO done VALUES (''$what'')')";
 }
 
-sub work { return $node->safe_psql('postgres', 'SELECT what FROM work ORDER BY 1') }
-sub done { return $node->safe_psql('postgres', 'SELECT what FROM done ORDER BY 1') }
+sub work { return sql($node, 'SELECT what FROM work ORDER BY 1') }
+sub done { return sql($node, 'SELECT what FROM done ORDER BY 1') }
 
 sub test_done
 {
@@ -41,7 +41,7 @@ sub test_done
 	nothing_left($node, $name);
 	is(done(), $expected, "$name: nothing else");
 	is(work(), $expected, "$name: work");
-	$node->safe_psql('postgres', 'TRUNCATE work, done');
+	sql($node, 'TRUNCATE work, done');
 	return;
 }
 
@@ -60,7 +60,7 @@ $node->safe_psql('postgres', 'BEGIN;' . on_commit('never'));
 test_done('session ends in its transaction');
 my $session = new_session($node);
 $session->query('BEGIN;' . on_commit('never'));
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($session->{pid})");
+sql($node, "SELECT pg_terminate_backend($session->{pid})");
 wait_for_exit($node, $session->{pid});
 $session->quit;
 test_done('session is terminated in its transaction');
@@ -79,13 +79,13 @@ wait_until('the setting is there',
 my $trying = new_session($node);
 $trying->send(q{DO 'BEGIN LOOP INSERT INTO tried VALUES (1); COMMIT; END LOOP; END'});
 wait_for_worker($node, $trying->{pid}, "wait_event = 'SyncRep'");
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($trying->{pid})");
+sql($node, "SELECT pg_terminate_backend($trying->{pid})");
 wait_for_exit($node, $trying->{pid});
 $trying->quit;
 $session->send('COMMIT');
 wait_for_worker($node, $session->{pid}, "wait_event = 'SyncRep'");
 wait_for_pool($node, 'running = 0 AND idle = 1 AND queued = 0', 'usename = current_user');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'),
+is(sql($node, 'SELECT count(*) FROM pg_background_workers'),
 	'0', 'a worker is there, and has nothing to do');
 is(done(), '', 'nothing runs before the commit is durable');
 $node->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
@@ -99,7 +99,7 @@ test_done('durable', 'durable');
 # No slot in the cluster: the commit waits, then it fails
 #
 
-$node->safe_psql('postgres', 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
 my $other = new_session($node, user => 'other');
 my @jobs = map { $other->launch('SELECT pg_sleep(1000)') } 1 .. 4;
 wait_for_worker($node, $_, "wait_event = 'PgSleep'") foreach @jobs;
@@ -126,7 +126,7 @@ push @jobs, $other->launch('SELECT pg_sleep(1000)');
 $session->query('BEGIN;' . on_commit('never 3') . ';' . on_commit('never 4'));
 $session->send('COMMIT');
 wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
-$node->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})");
+sql($node, "SELECT pg_cancel_backend($session->{pid})");
 $session->fails(undef, '57014', qr/user request/, 'a commit that waits for a slot is canceled');
 
 # One slot is enough for any number of jobs, of several sessions
@@ -142,7 +142,7 @@ is($node->safe_psql('postgres', "WITH d AS (DELETE FROM done WHERE what = 'many'
 	'300', 'one slot is enough for 300 jobs whose sessions have ended');
 
 # In order of submission, also where the first one takes its time
-$node->safe_psql('postgres', 'CREATE TABLE turn (n serial, what int)');
+sql($node, 'CREATE TABLE turn (n serial, what int)');
 $control->query('SELECT pg_advisory_lock(1)');
 $session->query('BEGIN; ' . join '; ', map { "SELECT pg_background_submit_on_commit_v2('SELECT pg_advisory_lock_shared(1); INSERT INTO turn (what) VALUES ($_)')" } 1 .. 20);
 $session->query('COMMIT');
@@ -155,7 +155,7 @@ is($session->query("SELECT pg_background_wait_v2($handle)"), 't', 'such a number
 is($session->query("SELECT pid < 1 << 30 FROM pg_background_list WHERE cookie = (ARRAY[$handle])[2]"),
 	't', 'though the list shows whose job it was');
 is($session->query($drain), '20', 'all of them are run');
-is($node->safe_psql('postgres', q{SELECT string_agg(what::text, ' ' ORDER BY n) FROM turn}),
+is(sql($node, q{SELECT string_agg(what::text, ' ' ORDER BY n) FROM turn}),
 	join(' ', 1 .. 20), 'in order of submission');
 
 $other->query('SELECT pg_background_cancel_all_v2()');

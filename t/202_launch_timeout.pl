@@ -19,7 +19,7 @@ max_logical_replication_workers = 0
 max_connections = 100
 END
 
-$node->safe_psql('postgres', 'CREATE TABLE message (who int, what int, PRIMARY KEY (who, what))');
+sql($node, 'CREATE TABLE message (who int, what int, PRIMARY KEY (who, what))');
 
 #
 # 64 sessions, 100 messages each; fewer, where each takes a new process
@@ -48,9 +48,9 @@ END
 	await($node, 'SELECT sum(queued + running) = 0 FROM pg_background_pool')
 	  or die 'timed out waiting for what is queued';
 	nothing_left($node, $name);
-	is( $node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT who), min(what), max(what) FROM message'),
+	is( sql($node, 'SELECT count(*), count(DISTINCT who), min(what), max(what) FROM message'),
 		64 * $messages . "|64|1|$messages", "$name: no message is lost");
-	$node->safe_psql('postgres', 'TRUNCATE message');
+	sql($node, 'TRUNCATE message');
 	return;
 }
 
@@ -61,7 +61,7 @@ log_messages('64 sessions that keep no workers', 20, 'SET pg_background.max_idle
 # Slots that others have
 #
 
-$node->safe_psql('postgres', 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE other LOGIN IN ROLE pgbackground_role');
 my $sleep = 'SELECT pg_sleep(1000)';
 my $session = new_session($node);
 my $other = new_session($node, user => 'other');
@@ -79,7 +79,7 @@ foreach my $launch ("pg_background_launch('SELECT 1')", "pg_background_launch_v2
 	$session->fails("SELECT $launch", @no_slot, "$launch at the end of its time");
 }
 is($session->query('SELECT count(*) FROM pg_background_list'), '0', 'a launch that failed leaves no job');
-is($node->safe_psql('postgres', 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0', 'nor one in line');
+is(sql($node, 'SELECT sum(queued + waiting) FROM pg_background_pool'), '0', 'nor one in line');
 cmp_ok(scalar segments($node), '<=', 8 + $PgBackground::kept_segments, 'nor a segment');
 
 $session->query("SET pg_background.launch_timeout = '1h'");
@@ -93,22 +93,22 @@ push @jobs, $other->launch($sleep);
 $session->send("SELECT pg_background_launch_v2('SELECT 1')");
 wait_for_line($node, 1);
 wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
-$node->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})");
+sql($node, "SELECT pg_cancel_backend($session->{pid})");
 $session->fails(undef, '57014', qr/user request/, 'a launch that waits is canceled');
 
 # First come, first served
-$node->safe_psql('postgres', 'CREATE TABLE turn (n serial, who int)');
+sql($node, 'CREATE TABLE turn (n serial, who int)');
 my @line = map { new_session($node, options => "-c pg_background.launch_timeout=1h") } 1 .. 5;
 foreach my $n (1 .. 5)
 {
 	$line[ $n - 1 ]->send("SELECT pid FROM pg_background_run_v2('INSERT INTO turn (who) VALUES ($n)')");
 	wait_for_line($node, $n);
 }
-is($node->safe_psql('postgres', q{SELECT waiting, queued, running FROM pg_background_pool WHERE usename = current_user}),
+is(sql($node, q{SELECT waiting, queued, running FROM pg_background_pool WHERE usename = current_user}),
 	'5|5|0', 'the pool shows who waits in line');
 $other->query("SELECT pg_background_cancel_v2($jobs[1])");
 $_->receive foreach @line;
-is($node->safe_psql('postgres', q{SELECT string_agg(who::text, ' ' ORDER BY n) FROM turn}),
+is(sql($node, q{SELECT string_agg(who::text, ' ' ORDER BY n) FROM turn}),
 	'1 2 3 4 5', 'first come, first served');
 $_->quit foreach @line;
 
@@ -138,7 +138,7 @@ wait_for_worker($node, $_, "wait_event = 'PgSleep'") foreach @jobs;
 $session->send("SELECT n FROM pg_background_run_query_v2('SELECT 43') AS (n int)");
 wait_for_worker($node, $session->{pid}, "state = 'active' AND wait_event_type = 'Extension'");
 my ($pid) = split /, /, $jobs[3];
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+sql($node, "SELECT pg_terminate_backend($pid)");
 is($session->receive, '43', 'a launch takes the slot of a worker that was terminated');
 is($session->state($jobs[3]), 'error', 'whose job has failed');
 

@@ -78,8 +78,8 @@ sub test_visibility
 	return;
 }
 
-my $superuser = $node->safe_psql('postgres', 'SELECT current_user');
-$node->safe_psql('postgres', 'CREATE ROLE postgres LOGIN SUPERUSER') if $superuser ne 'postgres';
+my $superuser = sql($node, 'SELECT current_user');
+sql($node, 'CREATE ROLE postgres LOGIN SUPERUSER') if $superuser ne 'postgres';
 
 #
 # Who sees what
@@ -230,7 +230,7 @@ is($other_session->query(q{SELECT DISTINCT state FROM pg_background_list WHERE l
 	'canceled', 'one that is seen to run can be canceled');
 
 $warm_pid = stop_idle_worker($other_session);
-is($node->safe_psql('postgres', "SELECT pg_cancel_backend($warm_pid)"), 't', 'an idle worker is canceled');
+is(sql($node, "SELECT pg_cancel_backend($warm_pid)"), 't', 'an idle worker is canceled');
 kill 'CONT', $warm_pid;
 wait_until('it sleeps again', sub { return sleeps($warm_pid) });
 my $next = $other_session->launch('SELECT 1');
@@ -241,6 +241,6 @@ $other_session->quit;
 $_->quit foreach $launcher, $super;
 end_idle_workers($node);
 nothing_left($node, 'workers');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'), '0', 'no worker is shown');
+is(sql($node, 'SELECT count(*) FROM pg_background_workers'), '0', 'no worker is shown');
 
 done_testing();

@@ -21,7 +21,7 @@ max_logical_replication_workers = 0
 pg_background.idle_timeout = 1h
 END
 my @users = map { "user_$_" } 1 .. 3;
-$node->safe_psql('postgres', "CREATE ROLE $_ LOGIN IN ROLE pgbackground_role") foreach @users;
+sql($node, "CREATE ROLE $_ LOGIN IN ROLE pgbackground_role") foreach @users;
 
 sub pid_of_next_job
 {
@@ -33,8 +33,7 @@ my @sessions = map { new_session($node, user => $_) } @users[0, 1];
 my @pids = map { pid_of_next_job($_) } @sessions;
 sub idle
 {
-	return $node->safe_psql('postgres',
-		"SELECT string_agg(pid::text, ' ' ORDER BY array_position('{@{[join ',', @pids]}}', pid)) FROM pg_background_workers WHERE state = 'idle'");
+	return sql($node, "SELECT string_agg(pid::text, ' ' ORDER BY array_position('{@{[join ',', @pids]}}', pid)) FROM pg_background_workers WHERE state = 'idle'");
 }
 ok(await($node, "SELECT count(*) = 2 FROM pg_background_workers WHERE state = 'idle'"),
 	'both workers wait');
@@ -69,7 +68,7 @@ $third->wait_for($_) foreach @jobs;
 $third->query('SELECT pg_background_detach_all_v2()');
 
 # More sessions than slots, of more users than slots
-$node->safe_psql('postgres', "CREATE ROLE $_ LOGIN IN ROLE pgbackground_role") foreach map { "more_$_" } 1 .. 9;
+sql($node, "CREATE ROLE $_ LOGIN IN ROLE pgbackground_role") foreach map { "more_$_" } 1 .. 9;
 push @sessions, $third, map { new_session($node, user => "more_$_") } 1 .. 9;
 my $count = 50;
 $_->send("SET pg_background.launch_timeout = '10min'; SELECT count(pid) FROM generate_series(1, $count), LATERAL pg_background_run_v2('SELECT 1')") foreach @sessions;

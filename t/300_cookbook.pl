@@ -58,7 +58,7 @@ foreach my $i (0 .. $#sql)
 }
 
 # README creates the extension after its first page, which needs it.
-$node->safe_psql('postgres', 'CREATE DATABASE readme; CREATE ROLE app_user');
+sql($node, 'CREATE DATABASE readme; CREATE ROLE app_user');
 $node->safe_psql('readme', 'CREATE EXTENSION pg_background');
 my @readme = map { { text => s/^CREATE EXTENSION .*\n//mr } }
   slurp_file("$FindBin::RealBin/../README.md") =~ /^```sql\n(.*?)^```$/msg;

@@ -12,8 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main');
-if ($node->safe_psql('postgres',
-		"SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'") eq '0')
+if (sql($node, "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'") eq '0')
 {
 	plan skip_all => 'postgres_fdw is not installed';
 }

@@ -92,7 +92,7 @@ $app->query('BEGIN');
 $app->query(add('one', 'never'));
 $app->query('ROLLBACK');
 $app->query('BEGIN; SAVEPOINT s; ' . add('one', 'never') . '; ROLLBACK TO s; COMMIT');
-is($node->safe_psql('postgres', 'SELECT coalesce(sum(launched), 0) FROM pg_background_pool'), '0',
+is(sql($node, 'SELECT coalesce(sum(launched), 0) FROM pg_background_pool'), '0',
 	'what is rolled back launches nothing');
 is(left(), '', 'and leaves no task');
 
@@ -225,7 +225,7 @@ $control->query('TRUNCATE task');
 sub pid_at_work
 {
 	until_at_work(1);
-	return $node->safe_psql('postgres', "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+	return sql($node, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
 }
 
 $control->query('SELECT pg_advisory_lock(1)');
@@ -239,6 +239,7 @@ is(errors(), '1 57014 canceling statement due to user request', 'and that is not
 retry();
 sweep();
 $app->query(add('one', 'next'));
+wait_for_pool($node, 'running = 1 AND queued = 0');
 $control->query('SELECT pg_terminate_backend(' . pid_at_work() . ')');
 until_idle();
 is(left(), 'wait1 2 given up, next 0 due', 'where its process is terminated, it was tried');

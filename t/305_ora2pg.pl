@@ -40,7 +40,7 @@ sub load
 	my ($database, $settings) = @_;
 
 	append_to_file("$folder/$database.conf", $settings);
-	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	sql($node, "CREATE DATABASE $database");
 	$node->safe_psql($database, <<'END');
 CREATE TABLE action_log (n serial, who text NOT NULL, what text, by_whom text DEFAULT current_user);
 CREATE TABLE numbers (name text PRIMARY KEY, value int8);
@@ -79,7 +79,7 @@ sub test_calls
 	return;
 }
 
-$node->safe_psql('postgres', 'CREATE ROLE app LOGIN');
+sql($node, 'CREATE ROLE app LOGIN');
 
 load('converted', $settings);
 test_calls('converted', 'SELECT');

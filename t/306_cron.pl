@@ -14,7 +14,7 @@ use Test::More;
 
 my $node = new_server('cron');
 plan skip_all => 'pg_cron is not installed'
-  unless $node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_cron'});
+  unless sql($node, q{SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_cron'});
 
 # It runs when the server has started, which is as good as at night.
 my ($recipe) = slurp_file("$FindBin::RealBin/../docs/cookbook.md") =~ /^```\n(SELECT cron\.schedule\('nightly'.*?)^```$/ms;
@@ -42,11 +42,11 @@ END
 # Restarts the server, and returns what pg_cron then has said of a job.
 sub restart
 {
-	$node->safe_psql('postgres', 'TRUNCATE cron.job_run_details, done');
+	sql($node, 'TRUNCATE cron.job_run_details, done');
 	$node->restart;
 	await($node, 'SELECT count(end_time) = 2 FROM cron.job_run_details')
 	  or die "timed out waiting for pg_cron, of which there is\n"
-	  . $node->safe_psql('postgres', 'SELECT jobid, status, return_message FROM cron.job_run_details');
+	  . sql($node, 'SELECT jobid, status, return_message FROM cron.job_run_details');
 	return;
 }
 
@@ -65,7 +65,7 @@ foreach my $how ('connection', 'background worker')
 	restart();
 	like(said($_), qr/^succeeded\|/, "$how: $_") foreach 'nightly', 'maintain';
 
-	$node->safe_psql('postgres', 'DROP TABLE measurement_2');
+	sql($node, 'DROP TABLE measurement_2');
 	restart();
 	like( said('nightly'),
 		qr/^failed\|ERROR: +1 of 3 commands failed\s+DETAIL: +The first was command 2, "VACUUM ANALYZE measurement_2", with SQLSTATE 42P01: relation/,
@@ -73,8 +73,8 @@ foreach my $how ('connection', 'background worker')
 	like( said('maintain'),
 		qr/^failed\|ERROR: +1 of 3 commands failed\s+DETAIL: +The first was command 2, "TABLE measurement_2", with SQLSTATE 42P01: relation/,
 		"$how: maintain, one has failed");
-	is($node->safe_psql('postgres', 'TABLE done'), 'maintain', "$how: what the others did is committed");
-	$node->safe_psql('postgres', 'CREATE TABLE measurement_2 (n int)');
+	is(sql($node, 'TABLE done'), 'maintain', "$how: what the others did is committed");
+	sql($node, 'CREATE TABLE measurement_2 (n int)');
 }
 
 $node->stop;

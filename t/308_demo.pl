@@ -14,7 +14,7 @@ my $node = new_server('main');
 my ($out, $err) = ('', '');
 
 # It creates the extension.
-$node->safe_psql('postgres', 'CREATE DATABASE shop');
+sql($node, 'CREATE DATABASE shop');
 IPC::Run::run(
 	[ 'psql', '-X', '-d', $node->connstr('shop') ],
 	'<' => "$FindBin::RealBin/../docs/demo.sql", '>' => \$out, '2>' => \$err,
@@ -52,7 +52,7 @@ is("@reports[0 .. 15]", "@reports[16 .. 31]", 'say the same');
 
 # Of the jobs whose result nobody reads, too, none has failed.
 wait_for_pool($node, 'running = 0 AND queued = 0');
-is($node->safe_psql('postgres', 'SELECT failed, canceled FROM pg_background_pool'),
+is(sql($node, 'SELECT failed, canceled FROM pg_background_pool'),
 	'1|1', 'one job has failed, and one was canceled');
 
 $node->stop;

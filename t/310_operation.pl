@@ -19,7 +19,7 @@ max_worker_processes = 8
 pg_background.max_total_workers = 2
 pg_background.idle_timeout = 1h
 END
-my $user = $node->safe_psql('postgres', 'SELECT current_user');
+my $user = sql($node, 'SELECT current_user');
 
 # Returns what psql prints, or fails with what went wrong.
 sub run
@@ -187,12 +187,12 @@ sub watch_metrics
 # Another schema
 #
 
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql($node, 'CREATE DATABASE other');
 run(q{CREATE SCHEMA tools; CREATE EXTENSION pg_background SCHEMA tools;}, 'other');
 my ($grant, $path) = $page =~ /^Where the extension is in a schema of its own, `(.*?)` and `(.*?)`/ms;
 run("$grant; $path;", 'other');
 is(run('SELECT count(*) > 0 FROM pg_background_pool', 'other', '-At', '-U', 'exporter'), "t\n", 'in a schema of its own');
-$node->safe_psql('postgres', 'ALTER ROLE exporter RESET search_path');
+sql($node, 'ALTER ROLE exporter RESET search_path');
 
 #
 # Uninstalling
@@ -204,7 +204,7 @@ like($err, qr/role "pgbackground_role" cannot be dropped because some objects de
 	'the error says what is in the way, and where');
 run($other->{sql}, 'other');
 run($last);
-is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_roles WHERE rolname = 'pgbackground_role'}), '0', 'the role is gone');
+is(sql($node, q{SELECT count(*) FROM pg_roles WHERE rolname = 'pgbackground_role'}), '0', 'the role is gone');
 is($node->safe_psql($_, q{SELECT count(*) FROM pg_extension WHERE extname = 'pg_background'}), '0', "$_: the extension is gone")
   foreach qw(postgres other);
 $node->restart;

@@ -33,7 +33,7 @@ is($again, $pid, 'in the same worker');
 # max_total_workers = 0: what there is, is done; nothing new begins
 #
 
-$node->safe_psql('postgres', 'CREATE TABLE done (what text)');
+sql($node, 'CREATE TABLE done (what text)');
 change_settings($node, 'pg_background.max_total_workers' => 1);
 wait_for_pool($node, 'running = 0');
 occupy($node, $holder, $session, 1);
@@ -41,7 +41,7 @@ $session->submit(q{INSERT INTO done VALUES ('queued')}) foreach 1 .. 20;
 change_settings($node, 'pg_background.max_total_workers' => 0);
 $holder->query('SELECT pg_advisory_unlock(1)');
 wait_for_pool($node, 'running = 0 AND idle = 0 AND queued = 0');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM done'), '20', 'no worker is allowed: what is queued is done');
+is(sql($node, 'SELECT count(*) FROM done'), '20', 'no worker is allowed: what is queued is done');
 $session->query('SET pg_background.launch_timeout = 0');
 $session->fails(q{SELECT pg_background_launch('SELECT 1')}, '53000', qr/"pg_background.max_total_workers" allows 0/, 'a launch');
 change_settings($node, 'pg_background.max_total_workers' => -1);
@@ -51,7 +51,7 @@ is($session->query(q{SELECT pg_background_exec('SELECT 1')}), '1', 'and a launch
 # Jobs are no connections.
 #
 
-$node->safe_psql('postgres', 'CREATE ROLE single LOGIN CONNECTION LIMIT 1 IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE single LOGIN CONNECTION LIMIT 1 IN ROLE pgbackground_role');
 my $single = new_session($node, user => 'single');
 occupy($node, $holder, $single, 1 .. 4);
 pass('CONNECTION LIMIT does not count jobs');
@@ -63,7 +63,7 @@ $_->quit foreach $holder, $session, $single;
 # A job is in the way of who drops its database, as a session is.
 #
 
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql($node, 'CREATE DATABASE other');
 $node->safe_psql('other', 'CREATE EXTENSION pg_background');
 my $other = new_session($node, dbname => 'other');
 wait_for_worker($node, $other->launch('SELECT pg_sleep(3600)'), "wait_event = 'PgSleep'");

@@ -14,7 +14,7 @@ my ($pgbouncer) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/u
 plan skip_all => 'pgbouncer is missing' unless $pgbouncer;
 
 my $node = new_server('main', "pg_background.idle_timeout = 1h\n");
-my $user = $node->safe_psql('postgres', 'SELECT current_user');
+my $user = sql($node, 'SELECT current_user');
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
 my $server = sprintf q{host=%s port=%d dbname=postgres}, $node->host, $node->port;
 
@@ -55,7 +55,7 @@ my $holder = new_session($node);
 # Session: as without a pooler; what a client leaves is forgotten, and goes on
 #
 
-$node->safe_psql('postgres', 'CREATE TABLE done (what text)');
+sql($node, 'CREATE TABLE done (what text)');
 my $client = client('session');
 my $backend = $client->{pid};
 $client->query($launch);

@@ -18,8 +18,8 @@ my $node = new_server('main');
 my $session = new_session($node);
 my $dir = $node->basedir;
 
-$node->safe_psql('postgres', 'CREATE TABLE lines (line text)');
-$node->safe_psql('postgres', 'CREATE TABLE done (n int)');
+sql($node, 'CREATE TABLE lines (line text)');
+sql($node, 'CREATE TABLE done (n int)');
 
 #
 # Hardening 12: COPY FROM PROGRAM. As in any session, the error may be that the
@@ -72,7 +72,7 @@ is($session->query(q{SELECT completed, timed_out, has_error FROM pg_background_r
 
 sub launch_and_commit
 {
-	$node->safe_psql('postgres', 'TRUNCATE done');
+	sql($node, 'TRUNCATE done');
 	my $handle = $session->launch(
 		"INSERT INTO done SELECT generate_series(1, 2) RETURNING n, repeat('x', 8100)", 10000);
 
@@ -87,7 +87,7 @@ sub signal
 	my ($function, $handle) = @_;
 	my ($pid) = split /, /, $handle;
 
-	is($node->safe_psql('postgres', "SELECT $function($pid)"), 't', $function);
+	is(sql($node, "SELECT $function($pid)"), 't', $function);
 	return;
 }
 

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main');
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 
 # Before 17, the name of a worker's library is shorter than that of a folder of
 # tests may be.
@@ -44,7 +44,7 @@ test_jobs('postgres', 'as installed');
 SKIP:
 {
 	skip 'servers before 18 do not tell', 1 if $version < 180000;
-	my $default = $node->safe_psql('postgres', q{SELECT default_version FROM pg_available_extensions WHERE name = 'pg_background'});
+	my $default = sql($node, q{SELECT default_version FROM pg_available_extensions WHERE name = 'pg_background'});
 	like($node->safe_psql('postgres', <<'END'), qr/^\Q$default\E\.\d+$/, 'the server tells the version of the library');
 LOAD 'pg_background';
 SELECT version FROM pg_get_loaded_modules() WHERE module_name = 'pg_background'
@@ -53,7 +53,7 @@ END
 
 foreach my $dbname (qw(by_path by_database))
 {
-	$node->safe_psql('postgres', "CREATE DATABASE $dbname");
+	sql($node, "CREATE DATABASE $dbname");
 	$node->safe_psql($dbname, 'CREATE EXTENSION pg_background');
 }
 load_library_from($node, 'by_path', "$dir/pg_background");
@@ -82,7 +82,7 @@ extension_control_path = '$dir/share:\$system'
 dynamic_library_path = '$dir:\$libdir'
 END
 	$node->restart;
-	$node->safe_psql('postgres', 'CREATE DATABASE by_control_path');
+	sql($node, 'CREATE DATABASE by_control_path');
 	$node->safe_psql('by_control_path', 'CREATE EXTENSION pg_background');
 	test_jobs('by_control_path', 'extension_control_path');
 }

@@ -38,8 +38,8 @@ sub test_jobs
 
 	is($_->result($_->launch('SELECT 1'), 'a int'), '1', "$name: a job runs") foreach @sessions;
 	my @jobs = map { $_->launch('SELECT pg_sleep(1000)') } @sessions[0, 1];
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_workers'), '2', "$name: workers are listed");
-	is($node->safe_psql('postgres', 'SELECT running FROM pg_background_pool'), '2', "$name: and counted");
+	is(sql($node, 'SELECT count(*) FROM pg_background_workers'), '2', "$name: workers are listed");
+	is(sql($node, 'SELECT running FROM pg_background_pool'), '2', "$name: and counted");
 	$sessions[2]->query('SET pg_background.launch_timeout = 0');
 	$sessions[2]->fails('SELECT pg_background_launch_v2($$SELECT 1$$)', '53000', qr/No background worker slot is free/,
 		"$name: what fails says why");
@@ -55,7 +55,7 @@ use_up_memory();
 test_jobs('Hardening 8: used up afterwards');
 
 # From 18 on, $libdir is no part of a name that is looked for.
-my $library = $node->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ?
+my $library = sql($node, 'SHOW server_version_num') >= 180000 ?
   'pg_background' : '$libdir/pg_background';
 $node->append_conf('postgresql.conf', "shared_preload_libraries = '$library'\n");
 $node->restart;

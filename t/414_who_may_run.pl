@@ -15,7 +15,7 @@ use Test::More;
 
 # No idle worker goes by itself.
 my $node = new_server('main', "pg_background.idle_timeout = 1h\n");
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 
 $node->safe_psql('postgres', <<'SQL');
 CREATE ROLE plain LOGIN;
@@ -61,17 +61,17 @@ foreach my $change (
 	$pid = $next;
 }
 
-$node->safe_psql('postgres', 'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC');
+sql($node, 'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC');
 is($session->query("SELECT sqlstate FROM pg_background_run_v2('SELECT 1')"), '42501',
 	'Hardening 40: REVOKE CONNECT');
-$node->safe_psql('postgres', 'GRANT CONNECT ON DATABASE postgres TO PUBLIC');
+sql($node, 'GRANT CONNECT ON DATABASE postgres TO PUBLIC');
 
 my $boss = new_session($node, user => 'boss');
 my $become = q{SELECT sqlstate FROM pg_background_run_v2('SET SESSION AUTHORIZATION plain; INSERT INTO changed VALUES (session_user)')};
 is($boss->query($become), '', 'a superuser becomes another');
-$node->safe_psql('postgres', 'TRUNCATE changed; ALTER ROLE boss NOSUPERUSER; GRANT pgbackground_role TO boss');
+sql($node, 'TRUNCATE changed; ALTER ROLE boss NOSUPERUSER; GRANT pgbackground_role TO boss');
 is($boss->query($become), '42501', 'Hardening 40: ALTER ROLE NOSUPERUSER');
-is($node->safe_psql('postgres', 'TABLE changed'), '', 'Hardening 40: nothing was done');
+is(sql($node, 'TABLE changed'), '', 'Hardening 40: nothing was done');
 $boss->quit;
 
 #
@@ -88,11 +88,11 @@ END
 wait_for_worker($node, $job, "wait_event_type = 'Lock'");
 $admin->query('ALTER ROLE plain NOLOGIN; SELECT pg_advisory_unlock(1)');
 $session->wait_for($job);
-is($node->safe_psql('postgres', 'SELECT * FROM outcome ORDER BY what'), "definer|28000\njob|28000",
+is(sql($node, 'SELECT * FROM outcome ORDER BY what'), "definer|28000\njob|28000",
 	'Hardening 37: a job of a role that lost LOGIN launches no other');
 is($session->query("SELECT sqlstate FROM pg_background_run_v2('SELECT 1')"), '28000',
 	'Hardening 37: nor does its session');
-$node->safe_psql('postgres', 'ALTER ROLE plain LOGIN');
+sql($node, 'ALTER ROLE plain LOGIN');
 is($session->query("SELECT sqlstate FROM run_as_owner('SELECT 1')"), '',
 	'an owner who never had it has his jobs');
 is($session->query("SELECT sqlstate FROM run_as_owner(\$job\$DO \$\$ BEGIN ASSERT NOT (SELECT has_error FROM pg_background_run_v2('SELECT 1')); END \$\$\$job\$)"), '',
@@ -129,11 +129,11 @@ SKIP:
 		'<job of a security-definer function>', 'Hardening 38: but what it is');
 	is($watcher->query("SELECT state, sql_preview FROM pg_background_workers WHERE launcher_pid = $caller->{pid} AND pid <> $own"),
 		'|', 'Hardening 38: nor does pg_background_workers');
-	like($node->safe_psql('postgres', "SELECT state, sql_preview FROM pg_background_workers WHERE launcher_pid = $caller->{pid} AND pid <> $own"),
+	like(sql($node, "SELECT state, sql_preview FROM pg_background_workers WHERE launcher_pid = $caller->{pid} AND pid <> $own"),
 		qr/^running\|.*secret/, 'Hardening 38: which shows it to a superuser');
 	is($node->safe_psql('postgres', "SET ROLE owner; SELECT state FROM pg_background_workers WHERE launcher_pid = $caller->{pid} AND pid <> $own"),
 		'running', 'Hardening 38: and to the owner');
-	$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'active'");
+	sql($node, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'active'");
 	is($caller->receive, '57014', 'Hardening 38: it is canceled');
 	unlike($caller->{messages}, qr/preview='[^']*secret/, 'Hardening 38: its text is in no message');
 	$_->quit foreach $caller, $watcher;

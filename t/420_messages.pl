@@ -23,7 +23,7 @@ END
 	extra => ['--wal-segsize=1']);
 my $session = new_session($node);
 
-$node->safe_psql('postgres', 'CREATE TABLE written (a text)');
+sql($node, 'CREATE TABLE written (a text)');
 my $job = $session->launch(
 	q{DO $do$ BEGIN
 		RAISE NOTICE '%', repeat('x', 4000);
@@ -115,8 +115,7 @@ is( $session->query(
 $job = $session->launch(
 	qq{SET client_encoding = 'LATIN1'; COMMIT; SELECT "sleep for $euro"()});
 wait_for_worker($node, $job, "wait_event = 'PgSleep'");
-$node->safe_psql('postgres',
-	"SELECT pg_terminate_backend((SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'))");
+sql($node, "SELECT pg_terminate_backend((SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'))");
 $session->fails("SELECT * FROM pg_background_result_v2($job) AS (a text)",
 	'57P01', qr/CONTEXT:  .*sleep for $euro/s, 'Hardening 42: FATAL');
 $session->quit;
@@ -152,8 +151,8 @@ $node = new_server('log', <<'END');
 pg_background.idle_timeout = 1h
 log_line_prefix = '%m [%p] %q%u@%d '
 END
-$node->safe_psql('postgres', 'CREATE ROLE "A. Liddell" LOGIN IN ROLE pgbackground_role');
-$node->safe_psql('postgres', 'CREATE DATABASE wonderland');
+sql($node, 'CREATE ROLE "A. Liddell" LOGIN IN ROLE pgbackground_role');
+sql($node, 'CREATE DATABASE wonderland');
 $node->safe_psql('wonderland', 'CREATE EXTENSION pg_background');
 $session = new_session($node, dbname => 'wonderland', user => "'A. Liddell'");
 my $who = 'background job of user "A. Liddell" in database "wonderland"';
@@ -171,7 +170,7 @@ sub lines_of_job
 	if ($sql =~ /pg_sleep/)
 	{
 		wait_for_worker($node, $job, "wait_event = 'PgSleep'");
-		$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+		sql($node, "SELECT pg_terminate_backend($pid)");
 	}
 	$session->wait_for($job);
 	my @lines = map { s/^[-\d]+ [\d:.]+ \w+ \[\d+\] //r }
@@ -211,7 +210,7 @@ test_lines('SELECT pg_sleep(1000)', q{'sleepy'},
 	"FATAL:  terminating background worker \"pg_background\" due to administrator command\nCONTEXT:  $who, label \"sleepy\"",
 	'the end of the process');
 
-$node->safe_psql('postgres', 'ALTER ROLE "A. Liddell" RENAME TO "Alice"');
+sql($node, 'ALTER ROLE "A. Liddell" RENAME TO "Alice"');
 $who =~ s/A. Liddell/Alice/;
 ok(await($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'}),
 	'the worker that has logged in before leaves');

@@ -16,7 +16,7 @@ wal_level = replica
 max_wal_senders = 1
 END
 my ($session, $second) = map { new_session($node) } 1 .. 2;
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 
 # Runs some commands in a job, and returns what an expression gives to it, and to
 # the next, of another session, which must run in the same process or must not.
@@ -53,7 +53,7 @@ foreach my $library (qw(dblink postgres_fdw))
   SKIP:
 	{
 		skip "$library is not installed", 1
-		  if $node->safe_psql('postgres', "SELECT count(*) FROM pg_available_extensions WHERE name = '$library'") eq '0';
+		  if sql($node, "SELECT count(*) FROM pg_available_extensions WHERE name = '$library'") eq '0';
 		$node->safe_psql('postgres', "CREATE EXTENSION $library");
 		my $connstr = $node->connstr('postgres');
 		if ($library eq 'dblink')
@@ -85,7 +85,7 @@ my $pid_before = $session->result($session->launch('SELECT pg_backend_pid()'), '
 my $frozen = $node->safe_psql('postgres', "$database; VACUUM (FREEZE); $database");
 unlike($frozen, qr/^(.*)\n\1$/, 'VACUUM has changed pg_database');
 is($session->result($session->launch('SELECT pg_backend_pid()'), 'a int'), $pid_before, 'VACUUM: the process stays');
-$node->safe_psql('postgres', 'ALTER DATABASE postgres CONNECTION LIMIT 50');
+sql($node, 'ALTER DATABASE postgres CONNECTION LIMIT 50');
 isnt($session->result($session->launch('SELECT pg_backend_pid()'), 'a int'), $pid_before, 'ALTER DATABASE: the process ends');
 
 # A process that is terminated while it is brought back to what a new one is says
@@ -100,7 +100,7 @@ $session->wait_for($job);
 my ($pid) = split /, /, $job;
 await($node, "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted")
   or die 'the process does not wait for the catalog';
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+sql($node, "SELECT pg_terminate_backend($pid)");
 $other->query('ROLLBACK');
 wait_for_exit($node, $pid);
 is($session->result($session->launch('SELECT 1'), 'a int'), '1', 'a process that has said why it ends gets no other job');

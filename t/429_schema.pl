@@ -42,7 +42,7 @@ END
 	return;
 }
 
-$node->safe_psql('postgres', "CREATE ROLE app; CREATE DATABASE \"$from\"");
+sql($node, "CREATE ROLE app; CREATE DATABASE \"$from\"");
 foreach my $step ('1.6', '1.7', '1.11')
 {
 	$node->safe_psql($from, <<"END");
@@ -60,11 +60,11 @@ END
 	is( $node->safe_psql($from, 'SELECT public.pg_background_of_mine()'), '1', "from 1.6 by $step: what is not ours stays");
 
 	command_ok([ 'pg_dump', '--file', $dump, $node->connstr($from) ], "from 1.6 by $step: dump");
-	$node->safe_psql('postgres', 'CREATE DATABASE restored');
+	sql($node, 'CREATE DATABASE restored');
 	command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '--file', $dump, $node->connstr('restored') ],
 		"from 1.6 by $step: restore");
 	is_there('restored', "from 1.6 by $step, restored");
-	$node->safe_psql('postgres', 'DROP DATABASE restored');
+	sql($node, 'DROP DATABASE restored');
 	$node->safe_psql($from, 'DROP EXTENSION pg_background CASCADE; DROP SCHEMA "Home"; DROP FUNCTION pg_background_of_mine()');
 }
 

@@ -20,7 +20,7 @@ max_worker_processes = 1
 max_logical_replication_workers = 0
 max_parallel_workers = 0
 END
-$node->safe_psql('postgres', q{
+sql($node, q{
 	CREATE TABLE done (what text);
 	CREATE ROLE worker LOGIN;
 	GRANT pgbackground_role TO worker;
@@ -33,7 +33,7 @@ my $offset = log_size($node);
 # Their user cannot connect any more: the jobs fail with the reason, for the session
 # to see; in the log, if it is gone.
 my $session = new_session($node, user => 'worker');
-$node->safe_psql('postgres', 'REVOKE CONNECT ON DATABASE postgres FROM worker');
+sql($node, 'REVOKE CONNECT ON DATABASE postgres FROM worker');
 $session->query(q{BEGIN});
 $session->query(q{SELECT pg_background_submit_on_commit_v2($$INSERT INTO done VALUES ('one')$$)});
 $session->query(q{SELECT pg_background_submit_on_commit_v2($$INSERT INTO done VALUES ('two')$$)});
@@ -45,7 +45,7 @@ is($session->query(q{SELECT string_agg(state || ' ' || sqlstate || ' ' || error_
 is($session->query('SELECT string_agg(what, $$ $$) FROM done'), 'launcher', 'the transaction is committed');
 $session->query('SELECT pg_background_detach_all_v2()');
 like(log_since($node, $offset), qr/FATAL:  permission denied for database "postgres"/, 'the log says why');
-$node->safe_psql('postgres', 'GRANT CONNECT ON DATABASE postgres TO worker; TRUNCATE done');
+sql($node, 'GRANT CONNECT ON DATABASE postgres TO worker; TRUNCATE done');
 
 $session->query(q{BEGIN});
 $session->query(q{SELECT pg_background_submit_on_commit_v2($$INSERT INTO done VALUES ('three')$$)});
@@ -57,7 +57,7 @@ is($session->query('SELECT string_agg(what, $$ $$) FROM done'), 'three', 'the se
 $session->query('SELECT pg_background_detach_all_v2()');
 $session->query('BEGIN');
 $session->query('SAVEPOINT s');
-$session->send(q{SELECT pg_background_submit_on_commit_v2(repeat(repeat('SELECT 1; ', 1000), 107374))});
+$session->send(q{SELECT pg_background_submit_on_commit_v2(repeat(command, 107374)) FROM (SELECT repeat('SELECT 1; ', 1000) AS command OFFSET 0) c});
 $session->receive;
 like($session->{messages}, qr/ERROR:  (?:54000|53200): /, 'a GB of commands is refused');
 $session->query('ROLLBACK TO s');

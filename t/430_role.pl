@@ -43,18 +43,18 @@ my $can_login = qr/WARNING: .*role "pgbackground_role" can log in/;
 
 $node->safe_psql('postgres', "$drop; CREATE DATABASE other");
 says_nothing($create, 'the role of this database');
-$node->safe_psql('postgres', 'CREATE ROLE app; GRANT pgbackground_role TO app');
+sql($node, 'CREATE ROLE app; GRANT pgbackground_role TO app');
 is( ($node->psql('other', $create))[2], '', 'the role that another database has made');
 says_nothing("$drop; $create", 'again');
 says_nothing("$drop; $create VERSION '$_'; ALTER EXTENSION pg_background UPDATE", "after $_")
   foreach '1.6', '1.7', '1.11';
 
 # What was given to it since
-$node->safe_psql('postgres', 'ALTER ROLE pgbackground_role LOGIN');
+sql($node, 'ALTER ROLE pgbackground_role LOGIN');
 like(said("$drop; $create"), $can_login, 'it can log in');
 unlike(said("$drop; $create"), $adopted, 'but is known');
 like(said("$drop; $create VERSION '1.11'; ALTER EXTENSION pg_background UPDATE"), $can_login, 'it can log in, update');
-$node->safe_psql('postgres', 'ALTER ROLE pgbackground_role NOLOGIN');
+sql($node, 'ALTER ROLE pgbackground_role NOLOGIN');
 
 #
 # Made by somebody else
@@ -64,11 +64,11 @@ $node->safe_psql('other', $drop);
 $node->safe_psql('postgres', "$drop; DROP ROLE pgbackground_role");
 foreach my $how ('', 'IN ROLE pg_monitor', qw(SUPERUSER CREATEROLE CREATEDB REPLICATION BYPASSRLS LOGIN))
 {
-	$node->safe_psql('postgres', "CREATE ROLE pgbackground_role $how");
-	$node->safe_psql('postgres', 'GRANT pgbackground_role TO app') if $how eq '';
+	sql($node, "CREATE ROLE pgbackground_role $how");
+	sql($node, 'GRANT pgbackground_role TO app') if $how eq '';
 
 	my $messages = said($create);
-	my $installed = $node->safe_psql('postgres', "SELECT count(*) FROM pg_extension WHERE extname = 'pg_background'");
+	my $installed = sql($node, "SELECT count(*) FROM pg_extension WHERE extname = 'pg_background'");
 	if ($how =~ /^(LOGIN)?$/)
 	{
 		is($installed, '1', "a role with '$how': is used");
@@ -88,11 +88,11 @@ foreach my $how ('', 'IN ROLE pg_monitor', qw(SUPERUSER CREATEROLE CREATEDB REPL
 		# nor does an update bring what that role may do to whoever runs jobs
 		$node->safe_psql('postgres', "$create VERSION '1.11'");
 		like(said('ALTER EXTENSION pg_background UPDATE'), qr/ERROR:  42501: .*\Q$what\E/s, "a role with $how: no update");
-		is( $node->safe_psql('postgres', "SELECT extversion FROM pg_extension WHERE extname = 'pg_background'"),
+		is( sql($node, "SELECT extversion FROM pg_extension WHERE extname = 'pg_background'"),
 			'1.11', "a role with $how: all is as before");
 		$node->safe_psql('postgres', $drop);
 	}
-	$node->safe_psql('postgres', 'DROP ROLE pgbackground_role');
+	sql($node, 'DROP ROLE pgbackground_role');
 }
 says_nothing($create, 'without the role, it is made');
 

@@ -25,7 +25,7 @@ plan skip_all => 'PIDs cannot be chosen here'
 my $node = new_server('main', <<'END');
 pg_background.max_idle_workers = 0
 END
-$node->safe_psql('postgres', 'CREATE ROLE other; GRANT pgbackground_role TO other; CREATE TABLE done (n int)');
+sql($node, 'CREATE ROLE other; GRANT pgbackground_role TO other; CREATE TABLE done (n int)');
 $node->stop;
 
 # Stays as the first process of the namespace, and does what it is told; all ends with it.
@@ -64,6 +64,7 @@ sub wait_for_free_pids
 {
 	my @pids = @_;
 	await($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_background'}) or die 'a worker does not end';
+	disconnect($node);
 	wait_until("PIDs @pids are free",
 		sub { in_namespace("for pid in @pids; do kill -0 \$pid 2>/dev/null && echo taken; done"); $out !~ /taken/ });
 	return;

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main');
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 
 $node->safe_psql('postgres', <<'SQL');
 CREATE ROLE caller LOGIN;

@@ -20,8 +20,8 @@ pg_background.max_total_workers = 1
 wal_level = replica
 max_wal_senders = 2
 END
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
-my $user = $node->safe_psql('postgres', 'SELECT current_user');
+my $version = sql($node, 'SHOW server_version_num');
+my $user = sql($node, 'SELECT current_user');
 
 $node->safe_psql('postgres', <<'END');
 CREATE ROLE plain LOGIN IN ROLE pgbackground_role;
@@ -81,7 +81,7 @@ is(pid($second), $pid, 'a worker outlives sessions: when it is gone');
 
 my $plain = new_session($node, user => 'plain');
 isnt(pid($plain), $pid, 'another user does not');
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql($node, 'CREATE DATABASE other');
 $node->safe_psql('other', 'CREATE EXTENSION pg_background');
 $pid = pid($first);
 my $other = new_session($node, dbname => 'other');
@@ -210,7 +210,7 @@ foreach my $library (qw(dblink postgres_fdw))
   SKIP:
 	{
 		skip "$library is not installed", 1
-		  if $node->safe_psql('postgres', "SELECT count(*) FROM pg_available_extensions WHERE name = '$library'") eq '0';
+		  if sql($node, "SELECT count(*) FROM pg_available_extensions WHERE name = '$library'") eq '0';
 		my ($host, $port) = ($node->host, $node->port);
 
 		$node->safe_psql('postgres', "CREATE EXTENSION $library");
@@ -238,7 +238,7 @@ foreach my $how (qw(cancel terminate))
 	my $job = $first->launch('SELECT pg_sleep(1000)');
 	my ($pid) = split /, /, $job;
 	wait_for_worker($node, $job, "wait_event = 'PgSleep'");
-	$node->safe_psql('postgres', "SELECT pg_${how}_backend($pid)");
+	sql($node, "SELECT pg_${how}_backend($pid)");
 	$first->wait_for($job);
 	isnt(pid($second), $pid, "$how: the process ends");
 }
@@ -272,7 +272,7 @@ is($first->query(q{SELECT count(DISTINCT r) < 10 FROM generate_series(1, 100) g,
 #
 
 $_->quit foreach $first, $second;
-$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background'});
+sql($node, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background'});
 nothing_left_of_pool();
 
 ($first, $second) = map { new_session($node) } 1 .. 2;

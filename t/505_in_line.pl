@@ -32,8 +32,8 @@ sub insert { return "INSERT INTO ran (what) VALUES (\$\$$_[0]\$\$)" }
 
 sub ran
 {
-	my $ran = $node->safe_psql('postgres', q{SELECT string_agg(what, ' ' ORDER BY n) FROM ran});
-	$node->safe_psql('postgres', 'TRUNCATE ran');
+	my $ran = sql($node, q{SELECT string_agg(what, ' ' ORDER BY n) FROM ran});
+	sql($node, 'TRUNCATE ran');
 	return $ran;
 }
 
@@ -60,7 +60,7 @@ foreach my $n (3, 5)
 	$sessions[$n]->receive;
 	is($sessions[$n]{messages}, '', "a submit does not wait: $how[$n - 1]");
 }
-is($node->safe_psql('postgres', 'SELECT running, idle FROM pg_background_pool'), '1|0', 'one worker');
+is(sql($node, 'SELECT running, idle FROM pg_background_pool'), '1|0', 'one worker');
 $holder->query('SELECT pg_advisory_unlock(1)');
 foreach my $n (1, 2, 4, 6, 7)
 {
@@ -81,9 +81,9 @@ foreach my $n (1 .. 6)
 	$n == 4 ? $sessions[$n]->fails(undef, '53000', qr/no background worker is free/, 'in line for too long')
 	  : wait_for_pool($node, 'waiting = ' . ($n < 4 ? $n : $n - 1));
 }
-$node->safe_psql('postgres', "SELECT pg_cancel_backend($sessions[2]{pid})");
+sql($node, "SELECT pg_cancel_backend($sessions[2]{pid})");
 $sessions[2]->fails(undef, '57014', qr/user request/, 'canceled in line');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($sessions[3]{pid})");
+sql($node, "SELECT pg_terminate_backend($sessions[3]{pid})");
 $sessions[3]->receive;
 wait_for_exit($node, $sessions[3]{pid});
 $sessions[3]->quit;
@@ -110,7 +110,7 @@ is( $sessions[4]->query(q{SELECT count(*) FROM generate_series(1, 3) g, LATERAL 
 	3, 'and beside one that submits');
 foreach my $session (@sessions[ 1, 2, 3, 6 ])
 {
-	$node->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})");
+	sql($node, "SELECT pg_cancel_backend($session->{pid})");
 	$session->fails(undef, '57014', qr/user request/, 'a loop');
 }
 wait_for_pool($node, 'running = 0 AND waiting = 0 AND queued = 0');
@@ -146,7 +146,7 @@ foreach my $n (1 .. $end)
 }
 $one->receive;
 is($one->{messages}, '', 'a user is served, though the queue of another is never empty');
-is($node->safe_psql('postgres', q{SELECT bool_and(queued > 0) FROM pg_background_pool WHERE usename = 'a'}), 't', 'nor is it then');
+is(sql($node, q{SELECT bool_and(queued > 0) FROM pg_background_pool WHERE usename = 'a'}), 't', 'nor is it then');
 $holder->query('SELECT pg_advisory_unlock_all()');
 wait_for_pool($node, 'running = 0 AND waiting = 0 AND queued = 0');
 like(ran(), qr/^(a\d+ )+b( a\d+)+$/, 'nor was it before');
@@ -158,7 +158,7 @@ $sessions[0]->query("SELECT pid FROM pg_background_run_v2('SELECT 1')");
 wait_for_pool($node, 'idle = 1', "usename = 'a'");
 occupy($node, $holder, $one, 1 .. 4);
 wait_for_pool($node, 'running = 4', "usename = 'b'");
-is($node->safe_psql('postgres', q{SELECT running, idle FROM pg_background_pool WHERE usename = 'a'}), '0|0', 'an idle worker of another user has made way');
+is(sql($node, q{SELECT running, idle FROM pg_background_pool WHERE usename = 'a'}), '0|0', 'an idle worker of another user has made way');
 $_->send("SELECT pg_background_run_v2('SELECT 1')") foreach @sessions;
 wait_for_pool($node, 'waiting = 4', "usename = 'a'");
 $holder->query('SELECT pg_advisory_unlock(1)');

@@ -59,7 +59,7 @@ pg_background.idle_timeout = 1h
 pg_background.launch_timeout = 1h
 pg_background.max_role_workers = 1
 END
-$node->safe_psql('postgres', 'CREATE ROLE idle LOGIN IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE idle LOGIN IN ROLE pgbackground_role');
 
 my $holder = new_session($node);
 my $idle = new_session($node, user => 'idle');

@@ -19,14 +19,14 @@ END
 my $holder = new_session($node);
 my $session = new_session($node);
 
-$node->safe_psql('postgres', 'CREATE TABLE ran (what int, n serial, pid int DEFAULT pg_backend_pid())');
+sql($node, 'CREATE TABLE ran (what int, n serial, pid int DEFAULT pg_backend_pid())');
 
 sub ran
 {
 	my ($expression) = @_;
 	wait_for_pool($node, 'running = 0 AND waiting = 0 AND queued = 0');
 	my $ran = $node->safe_psql('postgres', "SELECT $expression FROM ran");
-	$node->safe_psql('postgres', 'TRUNCATE ran');
+	sql($node, 'TRUNCATE ran');
 	return $ran;
 }
 my $in_order = 'count(*), count(DISTINCT what), min(what), max(what), count(DISTINCT pid), (SELECT bool_and(what > before) FROM (SELECT what, lag(what) OVER (ORDER BY n) AS before FROM ran) r)';
@@ -44,7 +44,7 @@ my @jobs = map { $session->submit("INSERT INTO ran VALUES ($_)") } 1 .. 50;
 wait_for_pool($node, 'running = 8 AND queued = 50 AND waiting = 0');
 is( $session->query('SELECT count(*), count(DISTINCT pid), min(pid) >= 1 << 30, string_agg(DISTINCT state, $$ $$) FROM pg_background_list WHERE state <> $$running$$'),
 	'50|50|t|starting', 'queued jobs have numbers above any PID');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'none has begun');
+is(sql($node, 'SELECT count(*) FROM ran'), '0', 'none has begun');
 
 # By one worker, one after the other
 $holder->query('SELECT pg_advisory_unlock(1)');
@@ -64,7 +64,7 @@ foreach my $n (51 .. 200)
 }
 wait_for_pool($node, 'running = 8 AND queued = 150');
 $_->quit foreach @sessions[ 0 .. 2 ];
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($sessions[3]{pid})");
+sql($node, "SELECT pg_terminate_backend($sessions[3]{pid})");
 wait_for_exit($node, $_->{pid}) foreach @sessions;
 $sessions[3]->quit;
 $holder->query('SELECT pg_advisory_unlock_all()');
@@ -106,7 +106,7 @@ $session->query('BEGIN; SAVEPOINT s; ' . on_commit(2001, 2100) . '; ROLLBACK TO 
 wait_for_pool($node, 'queued = 0');
 $session->query('COMMIT');
 wait_for_pool($node, 'running = 8 AND queued = 1000');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'a commit whose jobs find no worker');
+is(sql($node, 'SELECT count(*) FROM ran'), '0', 'a commit whose jobs find no worker');
 $session->query('BEGIN; ' . on_commit(3001, 3100) . '; ROLLBACK');
 $holder->query('SELECT pg_advisory_unlock_all()');
 is(ran('count(*), count(DISTINCT what), min(what), max(what)'), '1000|1000|1|1000', 'a thousand jobs of one commit, with an idle session');

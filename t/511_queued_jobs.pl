@@ -40,8 +40,8 @@ sub queue
 sub ran
 {
 	wait_for_pool($node, 'running = 0 AND waiting = 0 AND queued = 0');
-	my $ran = $node->safe_psql('postgres', q{SELECT string_agg(what, ' ' ORDER BY n) FROM ran});
-	$node->safe_psql('postgres', 'TRUNCATE ran');
+	my $ran = sql($node, q{SELECT string_agg(what, ' ' ORDER BY n) FROM ran});
+	sql($node, 'TRUNCATE ran');
 	return $ran;
 }
 

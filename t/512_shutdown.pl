@@ -15,7 +15,7 @@ my $node = new_server('main', <<'END');
 pg_background.idle_timeout = 1h
 pg_background.max_total_workers = 2
 END
-$node->safe_psql('postgres', 'CREATE TABLE ran (what int)');
+sql($node, 'CREATE TABLE ran (what int)');
 my $dropped = qr/LOG:  dropped (\d+) queued background jobs?\n.*DETAIL:  /;
 my ($holder, $session, $size);
 
@@ -43,8 +43,8 @@ $node->stop('fast');
 is(dropped(), '12', 'fast shutdown');
 $_->quit foreach $holder, $session;
 $node->start;
-is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '0', 'fast shutdown: none was run, nor is now');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_pool'), '0', 'after a restart the counters begin anew');
+is(sql($node, 'SELECT count(*) FROM ran'), '0', 'fast shutdown: none was run, nor is now');
+is(sql($node, 'SELECT count(*) FROM pg_background_pool'), '0', 'after a restart the counters begin anew');
 
 fill_queue(1);
 $node->stop('fast');
@@ -74,6 +74,7 @@ $session->quit;
 # smart: while there are sessions, jobs are run
 sub smart_shutdown
 {
+	disconnect($node);
 	system_or_bail('pg_ctl', '--no-wait', '-D', $node->data_dir, '-m', 'smart', 'stop');
 	wait_until('the shutdown has begun',
 		sub { log_since($node, $size) =~ /received smart shutdown request/ });
@@ -97,10 +98,10 @@ $_->quit foreach $holder, $session;
 stopped();
 is(dropped(), '', 'smart shutdown: all jobs were run');
 $node->start;
-is($node->safe_psql('postgres', 'SELECT count(*) FROM ran'), '12', 'smart shutdown: they were');
+is(sql($node, 'SELECT count(*) FROM ran'), '12', 'smart shutdown: they were');
 
 # and those that it cannot run, it drops; those that run are ended
-$node->safe_psql('postgres', 'TRUNCATE ran');
+sql($node, 'TRUNCATE ran');
 fill_queue(7);
 my $locker = new_session($node);
 $locker->query('BEGIN; LOCK TABLE ran');
@@ -109,7 +110,7 @@ $_->quit foreach $session, $holder;
 $locker->quit;
 stopped();
 $node->start;
-my $left = 7 - $node->safe_psql('postgres', 'SELECT count(*) FROM ran');
+my $left = 7 - sql($node, 'SELECT count(*) FROM ran');
 my $ended = () = log_since($node, $size) =~ /FATAL:  terminating background worker .*\n.*CONTEXT:  .*\n.*STATEMENT:  INSERT INTO ran/g;
 is((dropped() || 0) + $ended, $left, "smart shutdown: $left jobs were not run, and the log says so");
 

@@ -39,8 +39,7 @@ sub release
 sub processes
 {
 	my ($user) = @_;
-	return $node->safe_psql('postgres',
-		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND usename = '$user'");
+	return sql($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND usename = '$user'");
 }
 
 #
@@ -148,7 +147,7 @@ occupy($node, $holder, $many, 6 .. 8);
 $many->fails($launch, '53000', qr/could not register background process\nDETAIL:  .*\nHINT:.*max_worker_processes/, 'slots: a user with workers');
 $few->fails($launch, '53000', qr/could not register background process\nDETAIL:.*slot is free.*\nHINT:.*max_worker_processes/, 'slots: a user without');
 $few->fails(q{SELECT pg_background_submit_v2('SELECT 1')}, '53000', qr/could not register background process\nDETAIL:.*slot is free/, 'slots: a submit of a user without');
-is($node->safe_psql('postgres', q{SELECT sum(waiting + queued) FROM pg_background_pool}), '0', 'who has failed is not in line');
+is(sql($node, q{SELECT sum(waiting + queued) FROM pg_background_pool}), '0', 'who has failed is not in line');
 release();
 $_->quit foreach $deep;
 
@@ -171,7 +170,7 @@ sub idle_is
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	ok( await($node, "SELECT sum(idle) = $expected AND sum(running) = 0 FROM pg_background_pool"), $name)
-	  or diag $node->safe_psql('postgres', 'SELECT usename, running, idle FROM pg_background_pool');
+	  or diag sql($node, 'SELECT usename, running, idle FROM pg_background_pool');
 	return;
 }
 run_at_once($many, 1 .. 8);

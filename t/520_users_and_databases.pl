@@ -18,7 +18,7 @@ pg_background.launch_timeout = 1h
 END
 my $control = new_session($node);
 my $location = PostgreSQL::Test::Utils::tempdir();
-$node->safe_psql('postgres', "CREATE TABLESPACE place LOCATION '$location'");
+sql($node, "CREATE TABLESPACE place LOCATION '$location'");
 
 # Asks for something of the whole server, which must not take long.
 sub done_soon
@@ -43,8 +43,8 @@ sub pid
 
 sub make_database
 {
-	$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS mine');
-	$node->safe_psql('postgres', 'CREATE DATABASE mine');
+	sql($node, 'DROP DATABASE IF EXISTS mine');
+	sql($node, 'CREATE DATABASE mine');
 	$node->safe_psql('mine', 'CREATE EXTENSION pg_background');
 	return;
 }
@@ -71,7 +71,7 @@ foreach my $command (
 
 # what waits until every process has taken note of something
 my $pid = pid($control);
-$node->safe_psql('postgres', 'CREATE DATABASE mine');
+sql($node, 'CREATE DATABASE mine');
 done_soon($_) foreach 'ALTER DATABASE mine SET TABLESPACE place', 'DROP DATABASE mine', 'DROP TABLESPACE place';
 is(pid($control), $pid, 'the worker of another database was there all the time');
 

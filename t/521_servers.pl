@@ -112,7 +112,7 @@ foreach my $mode (qw(fast immediate))
 	change_settings($node, 'pg_background.max_total_workers' => -1);
 	my @sessions = map { new_session($node) } 1 .. 16;
 	$_->send(q{DO $$ BEGIN LOOP PERFORM pg_background_submit_v2('SELECT 1'), pg_background_run_v2('SELECT 1'); END LOOP; END $$}) foreach @sessions;
-	wait_until('there is much work', sub { $node->safe_psql('postgres', 'SELECT coalesce(sum(launched), 0) > 1000 FROM pg_background_pool') eq 't' });
+	wait_until('there is much work', sub { sql($node, 'SELECT coalesce(sum(launched), 0) > 1000 FROM pg_background_pool') eq 't' });
 	ok($node->stop($mode, fail_ok => 1), "$mode shutdown in the middle of much work");
 	$_->quit foreach @sessions;
 	$node->start;

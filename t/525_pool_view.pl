@@ -17,7 +17,7 @@ pg_background.idle_timeout = 1h
 pg_background.launch_timeout = 1h
 pg_background.max_total_workers = 2
 END
-my $superuser = $node->safe_psql('postgres', 'SELECT current_user');
+my $superuser = sql($node, 'SELECT current_user');
 
 $node->safe_psql('postgres', <<'END');
 CREATE ROLE app LOGIN IN ROLE pgbackground_role;
@@ -49,7 +49,7 @@ SELECT string_agg(attname || ' ' || atttypid::regtype, ', ' ORDER BY attnum) FRO
 	SELECT * FROM pg_attribute WHERE attrelid = 'pg_background_workers'::regclass AND attnum > 0
 	ORDER BY attnum DESC LIMIT 2) a
 END
-is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_background_pool'), '0', 'no job has been launched');
+is(sql($node, 'SELECT count(*) FROM pg_background_pool'), '0', 'no job has been launched');
 
 # Of one user, or of all
 sub pool
@@ -130,7 +130,7 @@ await($node, q{SELECT completed = 14 FROM pg_background_pool WHERE usename = 'ap
 pass('counters: v1, run_all, on commit');
 
 # A row each
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql($node, 'CREATE DATABASE other');
 $node->safe_psql('other', 'CREATE EXTENSION pg_background');
 my $elsewhere = new_session($node, dbname => 'other', user => 'app');
 $elsewhere->query(q{SELECT pg_background_run_v2('SELECT 1')});
@@ -177,14 +177,14 @@ foreach my $reader ($superuser, 'app', 'monitor')
 	is( $node->safe_psql('postgres', "SELECT state, label, progress_pct, progress_msg FROM pg_background_workers WHERE pid = $pid", extra_params => [ '-U', $reader ]),
 		'running|label|42|part', "progress, seen by $reader");
 }
-$node->safe_psql('postgres', 'CREATE ROLE stranger LOGIN IN ROLE pgbackground_role');
+sql($node, 'CREATE ROLE stranger LOGIN IN ROLE pgbackground_role');
 is( $node->safe_psql('postgres', "SELECT label, progress_pct, progress_msg FROM pg_background_workers WHERE pid = $pid", extra_params => [ '-U', 'stranger' ]),
 	'||', 'progress, seen by a stranger');
 $holder->query('SELECT pg_advisory_unlock(1)');
 $session->wait_for($job);
 my $next = $other->launch('SELECT pg_advisory_lock_shared(2)');
 $other->wait_for($next);
-is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_background_workers WHERE state <> 'running' AND progress_pct IS NOT NULL AND label IS NULL}),
+is(sql($node, q{SELECT count(*) FROM pg_background_workers WHERE state <> 'running' AND progress_pct IS NOT NULL AND label IS NULL}),
 	'0', "the progress of one job is not another's");
 
 #

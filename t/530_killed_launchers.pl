@@ -24,7 +24,7 @@ max_logical_replication_workers = 0
 pg_background.launch_timeout = 10min
 log_min_messages = panic
 END
-$node->safe_psql('postgres', 'CREATE TABLE audit (who int, what int)');
+sql($node, 'CREATE TABLE audit (who int, what int)');
 my $control = new_session($node);
 my ($sessions, $rows) = (64, 100);
 
@@ -73,7 +73,7 @@ foreach my $name (sort keys %how)
 	wait_for_pool($node, 'running = 0 AND queued = 0 AND waiting = 0');
 
 	my %there = map { /(.*)\|(.*)/ ? ($1 => $2) : () } split /\n/,
-	  $node->safe_psql('postgres', q{SELECT who || ' ' || what, count(*) FROM audit GROUP BY 1});
+	  sql($node, q{SELECT who || ' ' || what, count(*) FROM audit GROUP BY 1});
 	my @lost = grep { !$there{$_} } sort keys %told;
 	my @twice = grep { $there{$_} > 1 } sort keys %there;
 	my @untold = grep { !$told{$_} } keys %there;
@@ -85,7 +85,7 @@ foreach my $name (sort keys %how)
 	is(scalar(grep { !$told{"$_ $rows"} } grep { !$killed{$_} } 1 .. $sessions), 0, "$name: sessions that were let alone have come to their end");
 	cmp_ok($cut, '>', 0, "$name: sessions were ended before");
 	note "$name: ", scalar keys %told, ' rows reported, ', scalar keys %there, " there, $cut sessions ended before";
-	$node->safe_psql('postgres', 'TRUNCATE audit');
+	sql($node, 'TRUNCATE audit');
 }
 
 is($control->query('SELECT sum(waiting + queued + running) FROM pg_background_pool'), '0', 'nothing is left in the pool');

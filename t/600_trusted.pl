@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main');
-my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
+my $version = sql($node, 'SHOW server_version_num');
 my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 my $fixtures = "$FindBin::RealBin/../sql/fixtures";
 my $create = 'CREATE EXTENSION pg_background';
@@ -88,7 +88,7 @@ END
 # Who may create it
 #
 
-is($node->safe_psql('postgres', q{SELECT trusted FROM pg_available_extension_versions
+is(sql($node, q{SELECT trusted FROM pg_available_extension_versions
 	WHERE (name, version) IN (SELECT name, default_version FROM pg_available_extensions WHERE name = 'pg_background')}),
 	't', 'it is trusted');
 fails('nobody', 'tenant', $create, qr/ERROR:  42501: permission denied to create extension/, 'one who may create nothing');
@@ -241,7 +241,7 @@ $node->safe_psql('tenant', 'DROP EXTENSION pg_background');
 foreach my $made_by ('the extension', 'himself')
 {
 	$node->safe_psql($_, 'DROP EXTENSION IF EXISTS pg_background') foreach 'other_tenant', 'restored', 'builder';
-	$node->safe_psql('postgres', 'DROP ROLE IF EXISTS pgbackground_role');
+	sql($node, 'DROP ROLE IF EXISTS pgbackground_role');
 	as('builder', 'builder', 'CREATE ROLE pgbackground_role') if $made_by eq 'himself';
 
 	my $messages = said('builder', 'builder', $create);

@@ -57,7 +57,7 @@ $node->safe_psql($database, 'GRANT CREATE ON SCHEMA public TO PUBLIC');
 
 foreach my $how ('SUPERUSER', 'IN ROLE pg_read_all_data')
 {
-	$node->safe_psql('postgres', "CREATE ROLE pgbackground_role $how");
+	sql($node, "CREATE ROLE pgbackground_role $how");
 	like(said('tenant', $create), qr/ERROR:  42501: role "pgbackground_role" may do more.*HINT: /s, "a role with $how: the error");
 	is_not_created("a role with $how");
 
@@ -68,7 +68,7 @@ foreach my $how ('SUPERUSER', 'IN ROLE pg_read_all_data')
 	is( $node->safe_psql($database, q{SELECT count(*) FROM pg_auth_members WHERE member = 'tenant'::regrole}),
 		'0', "a role with $how: he is no member of it");
 	as('tenant', 'DROP EXTENSION pg_background');
-	$node->safe_psql('postgres', 'DROP ROLE pgbackground_role');
+	sql($node, 'DROP ROLE pgbackground_role');
 }
 
 #

@@ -67,20 +67,20 @@ as('tenant', 'DROP EXTENSION pg_background');
 fails('app', $create, qr/ERROR:  42501: permission denied to create extension/, 'not on the list: one who may create nothing');
 
 # It is, without a script.
-$node->safe_psql('postgres', 'DROP ROLE pgbackground_role');
+sql($node, 'DROP ROLE pgbackground_role');
 change_settings($node, 'extwlist.extensions' => 'pg_background');
 as('tenant', $create);
 fails('tenant', $whoami, qr/ERROR:  42501: permission denied for function/, 'on the list, no script: he runs no jobs');
 as('tenant', 'DROP EXTENSION pg_background');
 
 # With the script
-$node->safe_psql('postgres', 'DROP ROLE pgbackground_role');
+sql($node, 'DROP ROLE pgbackground_role');
 change_settings($node, 'extwlist.custom_path' => $scripts);
 my $odd = q{o'dd "one" $1};
 foreach my $user ('tenant', $odd)
 {
 	as($user, $create);
-	owner_is($node->safe_psql('postgres', 'SELECT current_user'), "$user: it is the superuser's");
+	owner_is(sql($node, 'SELECT current_user'), "$user: it is the superuser's");
 	is(as($user, $whoami), $user, "$user: he runs jobs, as himself");
 	fails('app', $whoami, qr/ERROR:  42501: permission denied for function/, "$user: nobody else does");
 	as($user, 'GRANT pgbackground_role TO app');
@@ -106,7 +106,7 @@ SKIP:
 
 	as('app', q{DROP EXTENSION pg_background; CREATE EXTENSION pg_background VERSION '1.11'; ALTER EXTENSION pg_background UPDATE});
 	is(as('app', $whoami), 'app', 'an update');
-	owner_is($node->safe_psql('postgres', 'SELECT current_user'), "an update: it is the superuser's");
+	owner_is(sql($node, 'SELECT current_user'), "an update: it is the superuser's");
 }
 
 done_testing();

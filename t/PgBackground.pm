@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_server new_session wait_until await wait_for_worker
+our @EXPORT = qw(new_server new_session wait_until sql disconnect await wait_for_worker
   wait_for_full_queue wait_for_line end_idle_workers wait_for_exit wait_for_pool
   occupy change_settings segments nothing_left log_size log_since
   library_file load_library_from);
@@ -26,8 +26,9 @@ our $list = 'pg_background_list_v2() AS (pid int4, cookie int8,'
   . ' launched_at timestamptz, user_id oid, queue_size int4, state text,'
   . ' sql_preview text, last_error text, consumed bool)';
 
-# Has what initdb makes be copied, where PostgreSQL::Test::Cluster can do that, which
-# is from 17 on. The first test to come makes it, while others wait.
+# Has what initdb makes be copied: the first test to come makes it, while others wait.
+# PostgreSQL::Test::Cluster does so itself from 17 on; before, its call of initdb is
+# answered.
 sub share_initdb
 {
 	my ($version) = @_;
@@ -37,10 +38,22 @@ sub share_initdb
 	flock $lock, LOCK_EX or die "$template.lock: $!";
 	if (!-d $template)
 	{
-		system_or_bail('initdb', '--no-sync', '--auth=trust', "--pgdata=$template.new");
+		system_or_bail('initdb', '-N', '-A', 'trust', '-D', "$template.new");
 		rename "$template.new", $template or die "$template: $!";
 	}
+	return if $ENV{INITDB_TEMPLATE};
 	$ENV{INITDB_TEMPLATE} = $template;
+	return if $version >= 17;
+
+	my $run = \&PostgreSQL::Test::Utils::system_or_bail;
+	no warnings 'redefine';
+	*PostgreSQL::Test::Utils::system_or_bail = sub {
+		my ($command, @arguments) = @_;
+
+		# "initdb -D FOLDER -A trust -N", and nothing that a test has asked for
+		return $run->('cp', '-RPp', $template, $arguments[1]) if $command eq 'initdb' && @arguments == 5;
+		return $run->($command, @arguments);
+	};
 	return;
 }
 
@@ -51,9 +64,9 @@ sub share_initdb
 sub new_server
 {
 	my ($name, $conf, %init) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = bless PostgreSQL::Test::Cluster->new($name), 'PgBackground::Server';
 
-	share_initdb($node->pg_version) if $node->pg_version >= 17;
+	share_initdb($node->pg_version) if $node->pg_version >= 15;
 	$node->init(%init);
 	$node->append_conf('postgresql.conf', <<"END" . ($conf // ''));
 pg_background.idle_timeout = 1s
@@ -83,35 +96,57 @@ sub wait_until
 	return;
 }
 
+# A session for each server that sql() and await() keep, since processes that are
+# started for each query are what keeps a busy machine busy.
+my %own_sessions;
+
+# That of a server, whose process is there
+sub own_session
+{
+	my ($node) = @_;
+	my $session = $own_sessions{ $node->name };
+
+	return $session if $session && kill 0, $session->{pid};
+	disconnect($node);
+	return $own_sessions{ $node->name } = new_session($node, quiet => 1);
+}
+
+# Ends it, where there is one: a server that stops may wait for it, or say so.
+sub disconnect
+{
+	my ($node) = @_;
+	my $session = delete $own_sessions{ $node->name };
+
+	eval { $session->quit } if $session;
+	return;
+}
+
+# Runs SQL that leaves nothing behind in its session, as safe_psql() does in a session
+# of its own.
+sub sql
+{
+	my ($node, $sql) = @_;
+	return own_session($node)->query($sql);
+}
+
 # Waits until a query answers this, "t" unless it is told, and returns whether it
-# did. As poll_query_until(), but for connecting once: processes that are started
-# for each look are what keeps a busy machine busy.
+# did.
 sub await
 {
 	my ($node, $sql, $expected) = @_;
 	my $end = time + $limit;
-	my ($session, $answer);
+	my $answer;
 
 	$expected //= 't';
-	for (;;)
+	do
 	{
-		$session //= eval { new_session($node, quiet => 1) };
-		if ($session)
-		{
-			$answer = eval { $session->send($sql); $session->receive } // '';
-			my $answered = $answer eq $expected && $session->{messages} eq '';
-			my $ended = !$session->{run}->pumpable;
-
-			eval { $session->quit } if $answered || $ended;
-			return 1 if $answered;
-			undef $session if $ended;
-		}
-		last if time > $end;
+		# There may be no connection yet, or no longer.
+		$answer = eval { sql($node, $sql) };
+		return 1 if defined $answer && $answer eq $expected;
+		disconnect($node) unless defined $answer;
 		usleep(20_000);
-	}
-	diag "timed out waiting until this answers $expected:\n$sql\nIt answers:\n", $answer // '', "\n",
-	  $session ? $session->{messages} : 'There is no connection.';
-	eval { $session->quit } if $session;
+	} until time > $end;
+	diag "timed out waiting until this answers $expected:\n$sql\nIt answers:\n", $answer // $@;
 	return 0;
 }
 
@@ -257,11 +292,10 @@ sub nothing_left
 			SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')
 			   AND NOT EXISTS (SELECT FROM pg_ls_tmpdir())}),
 		"$name: no process or temporary file is left");
-	is( $node->safe_psql('postgres', q{
-			SELECT coalesce(sum(running + idle + queued + waiting), 0) FROM pg_background_pool}),
-		0, "$name: the pool has no job and no worker");
+	ok( await($node, 'SELECT coalesce(sum(running + idle + queued + waiting), 0) = 0 FROM pg_background_pool'),
+		"$name: the pool has no job and no worker");
 	$_->query("SELECT count(*) FROM $list") foreach @sessions;
-	cmp_ok(scalar segments($node), '<=', $kept_segments * @sessions,
+	ok( eval { wait_until('segments are gone', sub { segments($node) <= $kept_segments * @sessions }); 1 },
 		"$name: no segment is left");
 	return;
 }
@@ -320,6 +354,27 @@ sub new_session
 		$self->{timer});
 	$self->{pid} = $self->query('SELECT pg_backend_pid()');
 	return $self;
+}
+
+# A server, which such a session is ended for before it stops
+package PgBackground::Server;
+
+our @ISA = ('PostgreSQL::Test::Cluster');
+
+sub stop
+{
+	my ($self, @how) = @_;
+
+	PgBackground::disconnect($self);
+	return $self->SUPER::stop(@how);
+}
+
+sub restart
+{
+	my ($self, @how) = @_;
+
+	PgBackground::disconnect($self);
+	return $self->SUPER::restart(@how);
 }
 
 package PgBackground::Session;
@@ -438,11 +493,14 @@ sub state
 	);
 }
 
-# Ends the session, by the end of its input: it may be gone already.
+# Ends the session, which may be gone already. It is told so, since it may see no end
+# of its input: a server that was started after it has that open, too.
 sub quit
 {
 	my ($self) = @_;
-	$self->{run}->finish;
+
+	$self->{in} .= "\\q\n" if $self->{run}->pumpable;
+	eval { $self->{run}->finish; 1 } or $@ =~ /Broken pipe/ or die $@;
 	return;
 }
 
