@@ -104,12 +104,17 @@ build_packages() {
     printf '%s\n' make gcc libc6-dev postgresql-common "postgresql-server-dev-$1"
 }
 
+# Extensions of others that some tests are about; there are none yet for a server that
+# is no release.
+test_extensions() {
+    [ "$1" -ge 19 ] || printf '%s\n' "postgresql-$1-cron" "postgresql-$1-pgextwlist"
+}
+
 # What building and testing takes.
 test_packages() {
     build_packages "$1"
     printf '%s\n' clang libipc-run-perl ora2pg "postgresql-$1"
-    # There are none yet for a server that is no release.
-    [ "$1" -ge 19 ] || printf '%s\n' "postgresql-$1-cron" "postgresql-$1-pgextwlist"
+    test_extensions "$1"
 }
 
 # Whether a server takes an extension from an image, which is by its setting
