@@ -111,7 +111,7 @@ $locker->quit;
 stopped();
 $node->start;
 my $left = 7 - sql($node, 'SELECT count(*) FROM ran');
-my $ended = () = log_since($node, $size) =~ /FATAL:  terminating background worker .*\n.*CONTEXT:  .*\n.*STATEMENT:  INSERT INTO ran/g;
+my $ended = () = log_since($node, $size) =~ /FATAL:  terminating background worker .*\n(?:.*DETAIL:  .*\n)?.*CONTEXT:  (?:.*\n\t)?.*\n.*STATEMENT:  INSERT INTO ran/g;
 is((dropped() || 0) + $ended, $left, "smart shutdown: $left jobs were not run, and the log says so");
 
 $node->stop;
