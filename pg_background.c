@@ -5083,12 +5083,26 @@ is_shutting_down(void)
 	return stopping;
 }
 
-/* Jobs that no session waits for, and that will not be run.  Under the lock. */
+/*
+ * Jobs that no session waits for, and that will not be run where the server shuts
+ * down and we are the last process: the postmaster starts no other then, be it asked
+ * for already.  Under the lock.
+ */
 static int
 count_dropped_jobs(void)
 {
 	int			count = 0;
 
+	for (int i = 0; i <= pool->max_worker_number; i++)
+	{
+		PoolWorker *worker = &pool->workers[i];
+
+		if (worker_state(worker) == WORKER_FREE)
+			continue;
+		if (worker->pid != 0)
+			return 0;
+		count += worker->job >= 0 && !pool->jobs[worker->job].awaited;
+	}
 	for (int k = 0; k < pool->nkinds; k++)
 	{
 		if (!pool->kinds[k].used)
@@ -5244,7 +5258,7 @@ leave_pool(int code, Datum arg)
 	pool->last_refusal = 0;
 	wake_starving();
 	free_kind_if_unneeded(me->kind);
-	if (pool->nworkers == 0 && !pool->dropped)
+	if (!pool->dropped)
 		dropped = count_dropped_jobs();
 	unlock_pool();
 

@@ -114,6 +114,27 @@ my $left = 7 - sql($node, 'SELECT count(*) FROM ran');
 my $ended = () = log_since($node, $size) =~ /FATAL:  terminating background worker .*\n(?:.*DETAIL:  .*\n)?.*CONTEXT:  (?:.*\n\t)?.*\n.*STATEMENT:  INSERT INTO ran/g;
 is((dropped() || 0) + $ended, $left, "smart shutdown: $left jobs were not run, and the log says so");
 
-$node->stop;
+# A process that is asked for when it is too late: one job is given to it, and another
+# is behind that.
+($holder, $session) = map { new_session($node) } 1 .. 2;
+my @busy = occupy($node, $holder, $session, 1, 2);
+$holder->query('SELECT pg_advisory_lock(3)');
+$session->submit('SELECT pg_advisory_xact_lock(3)') foreach 1 .. 3;
+wait_for_pool($node, 'running = 2 AND queued = 3');
+$size = log_size($node);
+my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+kill 'STOP', $postmaster or die "cannot stop the postmaster: $!";
+END { kill 'CONT', $postmaster if defined $postmaster }
+sql($node, 'SELECT pg_terminate_backend(' . ($busy[0] =~ s/,.*//r) . ')');
+wait_for_pool($node, 'running = 1 AND queued = 3');
+$holder->query('SELECT pg_advisory_unlock(2)');
+wait_for_pool($node, 'running = 2 AND queued = 1');
+disconnect($node);
+kill 'INT', $postmaster;
+kill 'CONT', $postmaster;
+stopped();
+is(dropped(), '2', 'a process that is asked for too late');
+$_->quit foreach $session, $holder;
+
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal [^3]/, 'no process has crashed');
 done_testing();
