@@ -8111,12 +8111,20 @@ static void
 prepare_pending_jobs(void)
 {
 	dlist_iter	iter;
+	int			kind = -1;
 
 	if (dlist_is_empty(&pending_jobs))
 		return;
 	catch_up();
 	dlist_foreach(iter, &pending_jobs)
-		wait_for_worker(dlist_container(Job, node, iter.cur));
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		/* One that cannot connect may be gone by now, and has the slot still. */
+		if (pool->jobs[job->shared].kind != kind)
+			wait_for_worker(job);
+		kind = pool->jobs[job->shared].kind;
+	}
 }
 
 /* The transaction has committed.  Nothing here fails. */
