@@ -106,8 +106,16 @@ sub slurp
 run_a_thousand_jobs();
 my %before = holdings();
 
-run_a_thousand_jobs() for 1 .. 9;
-my %after = holdings();
+# What is kept for the next jobs is as large as the last ones had it, which may differ:
+# but it comes back to what it was, which what leaks does not.
+my %after;
+foreach my $round (1 .. 30)
+{
+	run_a_thousand_jobs();
+	next if $round < 9;
+	%after = holdings();
+	last unless grep { $_ ne 'memory' && $after{$_} ne $before{$_} } keys %before;
+}
 
 is($session->query("SELECT count(*) FROM $PgBackground::list"),
 	'0', 'the session has no job left');

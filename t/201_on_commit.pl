@@ -146,6 +146,7 @@ sql($node, 'CREATE TABLE turn (n serial, what int)');
 $control->query('SELECT pg_advisory_lock(1)');
 $session->query('BEGIN; ' . join '; ', map { "SELECT pg_background_submit_on_commit_v2('SELECT pg_advisory_lock_shared(1); INSERT INTO turn (what) VALUES ($_)')" } 1 .. 20);
 $session->query('COMMIT');
+await($node, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}) or die 'the first one does not begin';
 wait_for_pool($node, 'running = 1 AND queued = 19 AND waiting = 0', 'usename = current_user');
 is($session->query('SELECT count(DISTINCT pid), min(pid) < 1 << 30, max(pid) >= 1 << 30, string_agg(DISTINCT state, $$ $$) FROM pg_background_list'),
 	'20|t|t|running starting', 'those that are queued have numbers of their own');

@@ -116,16 +116,17 @@ occupy($node, $holder, $many, 1 .. 2);
 $many->fails($launch, '53000', qr/max_total_workers.* 2 /, 'the limit is lowered');
 release();
 
-# Also while there is more to do: the next jobs read the setting, and those after
-# them wait for the holder.
+# Also while there is more to do: each worker reads the setting before its next job.
 change_settings($node, 'pg_background.max_total_workers' => 4);
 occupy($node, $holder, $many, 1 .. 4);
-$holder->query('SELECT pg_advisory_lock(5)');
-$many->submit('SELECT 1') foreach 1 .. 8;
+$holder->query('SELECT pg_advisory_lock(5), pg_advisory_lock(6)');
+$many->submit('SELECT pg_advisory_xact_lock_shared(6)') foreach 1 .. 4;
 $many->submit('SELECT pg_advisory_xact_lock_shared(5)') foreach 1 .. 8;
 change_settings($node, 'pg_background.max_total_workers' => 2);
 $holder->query('SELECT pg_advisory_unlock(n) FROM generate_series(1, 4) n');
-wait_for_pool($node, 'queued < 8');
+await($node, q{SELECT count(*) = 4 FROM pg_locks WHERE locktype = 'advisory' AND objid = 6 AND NOT granted})
+  or die 'not each worker has a next job';
+$holder->query('SELECT pg_advisory_unlock(6)');
 await($node, q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'pg_background'})
   or die 'workers stay beyond the limit while jobs are queued';
 wait_for_pool($node, 'running = 2 AND queued = 6');

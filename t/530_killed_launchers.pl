@@ -40,10 +40,14 @@ foreach my $name (sort keys %how)
 	my @pids = map { $_->{pid} } @running;
 	my %killed;
 
-	$control->query('SELECT pg_advisory_lock(1)');
+	# None comes to its end before half of those have been ended that will be.
+	$control->query('SELECT pg_advisory_lock(1), pg_advisory_lock(2)');
 	foreach my $who (1 .. $sessions)
 	{
-		$running[ $who - 1 ]->send("\\set ON_ERROR_STOP on\nSELECT pg_advisory_lock_shared(1);" . join "\n", map { $how{$name}->($who, $_) } 1 .. $rows);
+		my @commands = map { $how{$name}->($who, $_) } 1 .. $rows;
+
+		splice @commands, $rows / 2, 0, 'SELECT pg_advisory_lock_shared(2);';
+		$running[ $who - 1 ]->send("\\set ON_ERROR_STOP on\nSELECT pg_advisory_lock_shared(1);" . join "\n", @commands);
 	}
 
 	# They begin together, and half of them are ended while others go on.
@@ -61,6 +65,7 @@ foreach my $name (sort keys %how)
 			}) if rand() < 0.3;
 		next if $killed{$who}++;
 		$control->query("SELECT pg_terminate_backend($pids[$who - 1])");
+		$control->query('SELECT pg_advisory_unlock(2)') if keys %killed == $sessions / 4;
 	}
 
 	my %told;

@@ -280,7 +280,7 @@ sub outcomes
 }
 
 # A job's number where only its SQL is at hand
-my $n_of_sql = q{substring(sql_preview from '\d+')};
+my $n_of_sql = q{substring(sql_preview from '/\*(\d+)\*/')};
 
 # A job with parameters, which may be of any type, or of none
 my @parameters = (q{'text'}, 'NULL', '1.5', q{repeat('x', 100000)}, 'ARRAY[1, 2]', q{'{"a": 1}'::jsonb}, 'ROW(1, 2)');
