@@ -27,16 +27,6 @@ END { kill 'CONT', $postmaster if defined $postmaster }
 
 sql($node, "CREATE ROLE user_$_ LOGIN IN ROLE pgbackground_role; GRANT ALL ON SCHEMA public TO user_$_") foreach 1 .. 3;
 
-# Ends workers that wait for jobs, or will do so when their processes are there.
-sub end_all_workers
-{
-	await($node, q{
-		SELECT count(pg_terminate_backend(pid)) = 0 AND (SELECT coalesce(sum(running + idle), 0) = 0 FROM pg_background_pool)
-		FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'idle'})
-	  or die 'timed out waiting for workers to end';
-	return;
-}
-
 # Cancels a job from outside, and waits for its process, if it goes
 sub cancel_process
 {
@@ -159,7 +149,8 @@ kill 'TERM', $session->{pid};
 $session->receive;
 wait_until('the session has ended', sub { scalar segments($node) == 0 });
 kill 'CONT', $postmaster;
-end_all_workers();
+wait_for_pool($node, 'running = 0');
+end_idle_workers($node);
 nothing_left($node, 'Hardening 32: a session that waited for its process');
 
 # One that waits for its process to be started has a worker that is free before.
@@ -178,7 +169,8 @@ foreach my $call (q{SELECT has_error::text FROM pg_background_run_v2('SELECT 1')
 	is($answer, $call =~ /launch/ ? (split /, /, $job)[0] : 'false', "a worker that is free takes the job of a process that is not there: $call");
 	$session->query('SELECT pg_background_detach_all_v2()');
 	$free->query('SELECT pg_background_detach_all_v2()');
-	end_all_workers();
+	wait_for_pool($node, 'running = 0');
+	end_idle_workers($node);
 }
 $_->quit foreach $free, $session, $holder;
 nothing_left($node, 'a process that found no job');
