@@ -363,11 +363,23 @@ package PgBackground::Server;
 
 our @ISA = ('PostgreSQL::Test::Cluster');
 
+# Its process has gone then, too: one that is still there writes to the log that the
+# shutdown has ended it.
+sub end_own_session
+{
+	my ($self) = @_;
+	my $session = $own_sessions{ $self->name };
+
+	PgBackground::disconnect($self);
+	PgBackground::wait_until('the session has ended', sub { !kill 0, $session->{pid} }) if $session;
+	return;
+}
+
 sub stop
 {
 	my ($self, @how) = @_;
 
-	PgBackground::disconnect($self);
+	end_own_session($self);
 	return $self->SUPER::stop(@how);
 }
 
@@ -375,7 +387,7 @@ sub restart
 {
 	my ($self, @how) = @_;
 
-	PgBackground::disconnect($self);
+	end_own_session($self);
 	return $self->SUPER::restart(@how);
 }
 
