@@ -63,6 +63,19 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     RETURN sqlstate;
 END $$;
+-- The same of a function's call, which is there for that alone: what fails takes it back.
+CREATE FUNCTION other.message(declaration text, command text, removal text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    is_declared bool := false;
+BEGIN
+    EXECUTE declaration;
+    is_declared := true;
+    EXECUTE command;
+    EXECUTE removal;
+    RETURN 'nothing';
+EXCEPTION WHEN OTHERS THEN
+    RETURN CASE WHEN is_declared THEN '' ELSE 'not declared: ' END || sqlstate;
+END $$;
 CREATE VIEW other.symbol AS
 SELECT p.prosrc AS name
 FROM pg_depend d
@@ -86,14 +99,15 @@ BEGIN
             FOREACH result IN ARRAY array['void', 'int4', 'text', 'bool', 'other.short', 'other.long', 'SETOF int4',
                 'SETOF other.short', 'SETOF other.long', 'TABLE (a int4, b text)', 'int4[]']
             LOOP
-                EXECUTE format('CREATE FUNCTION other.f(%s) RETURNS %s AS %L, %L LANGUAGE C',
-                    arguments, result, '$libdir/pg_background', symbol.name);
                 call := regexp_replace(arguments, '\w+(\[\])?', 'NULL', 'g');
-                got := other.message(format('SELECT * FROM other.f(%s) AS f', call));
+                got := other.message(
+                    format('CREATE FUNCTION other.f(%s) RETURNS %s AS %L, %L LANGUAGE C',
+                        arguments, result, '$libdir/pg_background', symbol.name),
+                    format('SELECT * FROM other.f(%s) AS f', call),
+                    format('DROP FUNCTION other.f(%s)', arguments));
                 IF got NOT IN ('42P13', '22004') THEN
                     RAISE NOTICE '%(%) returns %: %', symbol.name, arguments, result, got;
                 END IF;
-                EXECUTE format('DROP FUNCTION other.f(%s)', arguments);
             END LOOP;
         END LOOP;
     END LOOP;
