@@ -13,11 +13,12 @@ use PgBackground;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-# No idle worker goes by itself.
+# No idle worker goes by itself. The log tells which processes are started, and end.
 my $node = new_server('main', <<'END');
 max_worker_processes = 3
 max_logical_replication_workers = 0
 pg_background.idle_timeout = 1h
+log_min_messages = debug1
 END
 my $sleep = 'SELECT pg_sleep(1000)';
 my @no_slot = ('53000', qr/HINT:.*max_worker_processes/);
@@ -35,6 +36,29 @@ sub cancel_process
 
 	sql($node, "SELECT pg_cancel_backend($pid)");
 	wait_for_exit($node, $pid);
+	return;
+}
+
+# Lets the postmaster go on, which was stopped before it could start a process, and
+# waits until this and all others have ended. Before it is in the pool as idle, it is
+# nowhere.
+sub end_late_worker
+{
+	my $offset = log_size($node);
+	my $worker = 'background worker';
+
+	kill 'CONT', $postmaster;
+	wait_until('the process is started',
+		sub { log_since($node, $offset) =~ /starting $worker process "pg_background"/ });
+	wait_until(
+		'all workers have ended',
+		sub {
+			end_idle_workers($node);
+			my $log = log_since($node, 0);
+			my $started = () = $log =~ /starting $worker process "pg_background"/g;
+			my $ended = () = $log =~ /$worker "pg_background" \(PID \d+\) exited/g;
+			$started == $ended;
+		});
 	return;
 }
 
@@ -148,9 +172,7 @@ wait_until(
 kill 'TERM', $session->{pid};
 $session->receive;
 wait_until('the session has ended', sub { scalar segments($node) == 0 });
-kill 'CONT', $postmaster;
-wait_for_pool($node, 'running = 0');
-end_idle_workers($node);
+end_late_worker();
 nothing_left($node, 'Hardening 32: a session that waited for its process');
 
 # One that waits for its process to be started has a worker that is free before.
@@ -165,12 +187,10 @@ foreach my $call (q{SELECT has_error::text FROM pg_background_run_v2('SELECT 1')
 	wait_until('a process is asked for', sub { $holder->query('SELECT sum(running) FROM pg_background_pool') == 2 });
 	$holder->query('SELECT pg_advisory_unlock(7)');
 	my $answer = eval { $session->receive };
-	kill 'CONT', $postmaster;
+	end_late_worker();
 	is($answer, $call =~ /launch/ ? (split /, /, $job)[0] : 'false', "a worker that is free takes the job of a process that is not there: $call");
 	$session->query('SELECT pg_background_detach_all_v2()');
 	$free->query('SELECT pg_background_detach_all_v2()');
-	wait_for_pool($node, 'running = 0');
-	end_idle_workers($node);
 }
 $_->quit foreach $free, $session, $holder;
 nothing_left($node, 'a process that found no job');
