@@ -154,7 +154,7 @@ END
 sql($node, 'CREATE ROLE "A. Liddell" LOGIN IN ROLE pgbackground_role');
 sql($node, 'CREATE DATABASE wonderland');
 $node->safe_psql('wonderland', 'CREATE EXTENSION pg_background');
-$session = new_session($node, dbname => 'wonderland', user => "'A. Liddell'");
+$session = new_session($node, dbname => 'wonderland', user => 'A. Liddell');
 my $who = 'background job of user "A. Liddell" in database "wonderland"';
 
 # Runs a job with a label to its end, or until it sleeps, in which case the process

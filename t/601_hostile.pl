@@ -15,28 +15,19 @@ my $node = new_server('main');
 my $create = 'CREATE EXTENSION pg_background';
 my $database = 'tenant';
 
-sub as
-{
-	my ($user, $sql, %env) = @_;
-	local $ENV{PGOPTIONS} = $env{options} // '';
+sub as { return sql_as($node, $_[0], $database, $_[1]) }
 
-	return $node->safe_psql($database, $sql, extra_params => [ '-U', $user ]);
-}
+sub said { return said_as($node, $_[0], $database, $_[1]) }
 
-sub said
-{
-	my ($user, $sql, %env) = @_;
-	local $ENV{PGOPTIONS} = $env{options} // '';
-
-	return ($node->psql($database, $sql, extra_params => [ '-U', $user, '-v', 'VERBOSITY=verbose' ]))[2];
-}
+# By the superuser
+sub sql_in { return as(undef, @_) }
 
 sub is_not_created
 {
 	my ($name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	is($node->safe_psql($database, q{SELECT count(*) FROM pg_extension WHERE extname = 'pg_background'}),
+	is(sql_in(q{SELECT count(*) FROM pg_extension WHERE extname = 'pg_background'}),
 		'0', "$name: nothing is created");
 	return;
 }
@@ -49,7 +40,7 @@ CREATE ROLE mallory LOGIN;
 CREATE DATABASE tenant OWNER tenant;
 CREATE DATABASE greedy OWNER tenant;
 END
-$node->safe_psql($database, 'GRANT CREATE ON SCHEMA public TO PUBLIC');
+sql_in('GRANT CREATE ON SCHEMA public TO PUBLIC');
 
 #
 # A role that may do more than run jobs
@@ -65,7 +56,7 @@ foreach my $how ('SUPERUSER', 'IN ROLE pg_read_all_data')
 	as('tenant', "$create VERSION '1.11'");
 	like(said('tenant', 'ALTER EXTENSION pg_background UPDATE'), qr/ERROR:  42501: role "pgbackground_role" may do more/,
 		"a role with $how: the error of the update");
-	is( $node->safe_psql($database, q{SELECT count(*) FROM pg_auth_members WHERE member = 'tenant'::regrole}),
+	is( sql_in(q{SELECT count(*) FROM pg_auth_members WHERE member = 'tenant'::regrole}),
 		'0', "a role with $how: he is no member of it");
 	as('tenant', 'DROP EXTENSION pg_background');
 	sql($node, 'DROP ROLE pgbackground_role');
@@ -196,7 +187,7 @@ as('tenant', 'DROP EXTENSION pg_background');
 #
 
 $database = 'greedy';
-$node->safe_psql($database, 'ALTER SCHEMA public OWNER TO tenant');
+sql_in('ALTER SCHEMA public OWNER TO tenant');
 
 # A temporary function of the name of the one that an update uses
 like(said('tenant', <<"END"), qr/ERROR:  42723: function "grant_again" already exists/, 'a temporary function of his: the error');
@@ -221,7 +212,7 @@ END
 # extension is his, and nobody has any privilege on what is in it.
 my $commands = q{[{"id": 1, "name": "pg_background_exec", "kind": "ROUTINE", "owner": 10, "grantee": 6171, "is_grantable": false,
 	"privilege": "EXECUTE ON ROUTINE public.mine() TO tenant; ALTER ROLE tenant SUPERUSER; GRANT EXECUTE"}]};
-$node->safe_psql($database, <<"END");
+sql_in(<<"END");
 CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE ROLE holder SUPERUSER;
 SET SESSION AUTHORIZATION holder;
@@ -246,10 +237,12 @@ BEGIN
 END
 $$;
 SQL
-is( said('tenant', 'ALTER EXTENSION pg_background UPDATE',
-		options => "-c pg_background_update.privileges=" . ($commands =~ s/([\\\s])/\\$1/gr)),
-	'', 'commands among the privileges: the update');
-is($node->safe_psql($database, q{SELECT rolsuper FROM pg_roles WHERE rolname = 'tenant'}), 'f', 'they are not run');
+my $tenant = new_session($node, user => 'tenant', dbname => $database,
+	options => "-c pg_background_update.privileges=" . ($commands =~ s/([\\\s])/\\$1/gr));
+$tenant->query('ALTER EXTENSION pg_background UPDATE');
+is($tenant->{messages}, '', 'commands among the privileges: the update');
+$tenant->quit;
+is(sql_in(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'tenant'}), 'f', 'they are not run');
 is(as('tenant', q{SELECT pg_background_exec('SELECT 1')}), '1', 'it works');
 
 # What its functions are, where he says of them what is not so
@@ -284,7 +277,7 @@ foreach my $sql (
 {
 	note said('tenant', $sql);
 }
-is($node->safe_psql($database, 'SELECT 1'), '1', 'the server has not crashed');
+is(sql_in('SELECT 1'), '1', 'the server has not crashed');
 unlike(log_since($node, 0), qr/TRAP|PANIC|terminated by signal/, 'nor has a process');
 
 done_testing();

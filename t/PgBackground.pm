@@ -14,12 +14,15 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_server new_session wait_until sql disconnect await wait_for_worker
-  wait_for_full_queue wait_for_line end_idle_workers wait_for_exit wait_for_pool
-  occupy change_settings segments nothing_left log_size log_since
+our @EXPORT = qw(new_server new_session wait_until sql sql_as said_as disconnect await
+  wait_for_worker wait_for_full_queue wait_for_line end_idle_workers wait_for_exit
+  wait_for_pool occupy change_settings segments nothing_left log_size log_since
   library_file load_library_from);
 
 our $limit = $PostgreSQL::Test::Utils::timeout_default;
+
+# What a test dies of is said where its tests are, not in its log alone.
+$SIG{__DIE__} = sub { diag $_[0] if defined $^S && !$^S };
 
 # The columns of pg_background_list_v2()
 our $list = 'pg_background_list_v2() AS (pid int4, cookie int8,'
@@ -60,7 +63,8 @@ sub share_initdb
 # Starts a server with the extension, and with these further settings.
 #
 # Segments are files of the server's own, so that they can be counted, and so
-# that no other server's are.  Idle workers leave soon: tests wait for that.
+# that no other server's are.  Idle workers leave soon: tests wait for that. What
+# is compiled at run time is the server's, and dear where each process does it anew.
 sub new_server
 {
 	my ($name, $conf, %init) = @_;
@@ -73,6 +77,7 @@ pg_background.idle_timeout = 1s
 max_worker_processes = 32
 max_connections = 40
 autovacuum = off
+jit = off
 dynamic_shared_memory_type = mmap
 log_statement = none
 log_line_prefix = '%b[%p] '
@@ -82,51 +87,93 @@ END
 	return $node;
 }
 
+# Sleeps before the next look, longer each time, since looking is work for a machine
+# that may be what is waited for.
+sub nap
+{
+	my ($naps) = @_;
+
+	usleep($naps < 4 ? 5_000 * 2**$naps : 50_000);
+	return;
+}
+
 # Waits until a condition is true; dies when it does not come true.
 sub wait_until
 {
 	my ($what, $condition) = @_;
 	my $end = time + $limit;
+	my $naps = 0;
 
 	until ($condition->())
 	{
 		die "timed out waiting until $what" if time > $end;
-		usleep(20_000);
+		nap($naps++);
 	}
 	return;
 }
 
-# A session for each server that sql() and await() keep, since processes that are
-# started for each query are what keeps a busy machine busy.
+# Sessions of each server that sql(), await() and others keep, since processes that are
+# started for each query are what keeps a busy machine busy: one for each user and
+# database
 my %own_sessions;
 
-# That of a server, whose process is there
+# One of a server, whose process is there. Options: as of new_session().
 sub own_session
 {
-	my ($node) = @_;
-	my $session = $own_sessions{ $node->name };
+	my ($node, %opt) = @_;
+	my $sessions = $own_sessions{ $node->name } //= {};
+	my $name = join "\n", map { $_ // '' } @opt{qw(user dbname)};
+	my $session = $sessions->{$name};
 
 	return $session if $session && kill 0, $session->{pid};
-	disconnect($node);
-	return $own_sessions{ $node->name } = new_session($node, quiet => 1);
+	eval { $session->quit } if $session;
+	return $sessions->{$name} = new_session($node, quiet => 1, %opt);
 }
 
-# Ends it, where there is one: a server that stops may wait for it, or say so.
+# Ends them, where there are some: a server that stops may wait for them, or say so.
+# Returns them.
 sub disconnect
 {
 	my ($node) = @_;
-	my $session = delete $own_sessions{ $node->name };
+	my @sessions = values %{ delete $own_sessions{ $node->name } // {} };
 
-	eval { $session->quit } if $session;
-	return;
+	foreach my $session (@sessions)
+	{
+		eval { $session->quit };
+	}
+	return @sessions;
 }
 
 # Runs SQL that leaves nothing behind in its session, as safe_psql() does in a session
 # of its own.
 sub sql
 {
-	my ($node, $sql) = @_;
-	return own_session($node)->query($sql);
+	my ($node, $sql, %opt) = @_;
+	return own_session($node, %opt)->query($sql);
+}
+
+# Runs SQL as a user in a database; the session is as a new one afterwards.
+sub sql_as
+{
+	my ($node, $user, $dbname, $sql) = @_;
+	my $session = own_session($node, user => $user, dbname => $dbname);
+	my $out = $session->query($sql);
+
+	$session->query('DISCARD ALL');
+	return $out;
+}
+
+# The same of SQL that may fail: returns all messages of it.
+sub said_as
+{
+	my ($node, $user, $dbname, $sql) = @_;
+	my $session = own_session($node, user => $user, dbname => $dbname);
+
+	$session->send($sql);
+	$session->receive;
+	my $messages = $session->{messages};
+	$session->query('DISCARD ALL');
+	return $messages;
 }
 
 # Waits until a query answers this, "t" unless it is told, and returns whether it
@@ -135,7 +182,7 @@ sub await
 {
 	my ($node, $sql, $expected) = @_;
 	my $end = time + $limit;
-	my $answer;
+	my ($answer, $naps) = (undef, 0);
 
 	$expected //= 't';
 	do
@@ -144,7 +191,7 @@ sub await
 		$answer = eval { sql($node, $sql) };
 		return 1 if defined $answer && $answer eq $expected;
 		disconnect($node) unless defined $answer;
-		usleep(20_000);
+		nap($naps++);
 	} until time > $end;
 	diag "timed out waiting until this answers $expected:\n$sql\nIt answers:\n", $answer // $@;
 	return 0;
@@ -344,7 +391,7 @@ sub new_session
 	  'PgBackground::Session';
 	my $connstr = $node->connstr($opt{dbname} // 'postgres');
 
-	$connstr .= " user=$opt{user}" if $opt{user};
+	$connstr .= " user='" . $opt{user} =~ s/([\\'])/\\$1/gr . "'" if defined $opt{user};
 	local $ENV{PGOPTIONS} = $opt{options} // '';
 	local $ENV{PGCLIENTENCODING} = $opt{encoding} // 'UTF8';
 	$self->{timer} = IPC::Run::timer($limit);
@@ -354,24 +401,23 @@ sub new_session
 		],
 		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
 		$self->{timer});
-	$self->{pid} = $self->query('SELECT pg_backend_pid()');
+	$self->{pid} = $self->query('SELECT pg_backend_pid()') || die "cannot connect: $self->{messages}";
 	return $self;
 }
 
-# A server, which such a session is ended for before it stops
+# A server, which such sessions are ended for before it stops
 package PgBackground::Server;
 
 our @ISA = ('PostgreSQL::Test::Cluster');
 
-# Its process has gone then, too: one that is still there writes to the log that the
-# shutdown has ended it.
-sub end_own_session
+# Their processes have gone then, too: one that is still there writes to the log that
+# the shutdown has ended it.
+sub end_own_sessions
 {
 	my ($self) = @_;
-	my $session = $own_sessions{ $self->name };
+	my @pids = map { $_->{pid} } PgBackground::disconnect($self);
 
-	PgBackground::disconnect($self);
-	PgBackground::wait_until('the session has ended', sub { !kill 0, $session->{pid} }) if $session;
+	PgBackground::wait_until('sessions have ended', sub { !kill 0, @pids }) if @pids;
 	return;
 }
 
@@ -379,7 +425,7 @@ sub stop
 {
 	my ($self, @how) = @_;
 
-	end_own_session($self);
+	end_own_sessions($self);
 	return $self->SUPER::stop(@how);
 }
 
@@ -387,7 +433,7 @@ sub restart
 {
 	my ($self, @how) = @_;
 
-	end_own_session($self);
+	end_own_sessions($self);
 	return $self->SUPER::restart(@how);
 }
 

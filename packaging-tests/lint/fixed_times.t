@@ -12,10 +12,10 @@ use lib $FindBin::RealBin;
 use Lint;
 use Test::More;
 
-# A loop that waits for a condition sleeps for 10 ms between two looks; 3600 s are
-# for a job that is to be canceled.
+# A loop that waits for a condition sleeps for 10 or 20 ms between two looks, or longer
+# each time; 3600 s are for a job that is to be canceled.
 my $sql = qr/^(?:SELECT\b[^'"\$\n]*|step [^'"\$\n]*|\s+PERFORM )\bpg_sleep\((?!0\.01\)|3600).*/m;
-my $perl = qr/^[^#'"\n]*(?<![\$\w>])u?sleep[ (]+(?!20_000)[\d\$].*/m;
+my $perl = qr/^[^#'"\n]*(?<![\$\w>])u?sleep[ (]+(?!20_000|\$naps\b)[\d\$].*/m;
 
 foreach my $file (tests())
 {
