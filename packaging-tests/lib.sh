@@ -123,6 +123,12 @@ takes_images() {
     [ "$1" -ge 18 ]
 }
 
+# Whether the packages of a server are built with the tests that their own build runs.
+# The recipe is the same for all servers, and so are the tests of what is installed.
+tests_in_build() {
+    [ "$1" = "$(sed -nE 's/^([0-9]+) .*/\1/p' "$top/packaging-tests/suites" | head -n 1)" ]
+}
+
 # What building an image of the extension takes.
 image_packages() {
     build_packages "$1"
