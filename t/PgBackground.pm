@@ -267,18 +267,23 @@ END
 }
 
 # Occupies workers: for each number, the holder takes the advisory lock, and a job
-# of the session waits for it. Returns the handles of the jobs.
+# of the session waits for it. Waits for workers that are about to end, even where the
+# session does not. Returns the handles of the jobs.
 sub occupy
 {
 	my ($node, $holder, $session, @numbers) = @_;
+	my $setting = 'pg_background.launch_timeout';
+	my $timeout = $session->query("SELECT current_setting('$setting', true)");
 	my @jobs;
 
+	$session->query("SET $setting = '1h'");
 	foreach my $number (@numbers)
 	{
 		$holder->query("SELECT pg_advisory_lock($number)");
 		push @jobs, $session->launch("SELECT pg_advisory_xact_lock($number)");
 		wait_for_worker($node, $jobs[-1], "wait_event = 'advisory'");
 	}
+	$session->query($timeout eq '' ? "RESET $setting" : "SET $setting = '$timeout'");
 	return @jobs;
 }
 
