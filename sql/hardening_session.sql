@@ -104,7 +104,9 @@ CALL pg_background_maintain('{}');
 CALL pg_background_maintain(array[NULL]::text[]);
 CALL pg_background_maintain('{SELECT 1}', -1);
 -- without, the one that waits for us fails, and the others' outcomes are there
+SET deadlock_timeout = '10ms';
 SELECT state, sqlstate, command_tag FROM pg_background_run_all_v2('{SELECT 1, REINDEX INDEX CONCURRENTLY item_n, SELECT 1}', 1);
+RESET deadlock_timeout;
 DROP TABLE item;
 
 --

@@ -70,6 +70,7 @@ CALL await('NOT EXISTS (SELECT FROM running)');
 TABLE done;
 -- a deadlock with this session is one: known failure 3
 BEGIN;
+SET LOCAL deadlock_timeout = '10ms';
 LOCK TABLE done;
 \set VERBOSITY terse
 SELECT pg_background_run_v2('INSERT INTO done VALUES (''never'')');
@@ -212,6 +213,7 @@ SELECT pg_background_wait_any_v2(:'handles');
 RESET statement_timeout;
 -- a deadlock with this session, where all of them wait for it
 BEGIN;
+SET LOCAL deadlock_timeout = '10ms';
 LOCK TABLE done;
 SELECT array_agg(h) AS locked FROM generate_series(1, 2) g, LATERAL pg_background_launch_v2(format('INSERT INTO done VALUES (%L)', g), 0, 'locked') h \gset
 SELECT pg_background_wait_any_v2(:'locked'::pg_background_handle[] || :'handles'::pg_background_handle[], 500) IS NULL AS timed_out;

@@ -196,6 +196,7 @@ SELECT count(*) FROM pg_background_list;
 SELECT workers_active AS active FROM pg_background_stats_v2();
 -- what can only wait for this session fails, and the others go on (Hardening 23)
 BEGIN;
+SET LOCAL deadlock_timeout = '10ms';
 LOCK TABLE done;
 SELECT ordinality, state, sqlstate, error_message, command_tag
 FROM pg_background_run_all_v2('{SELECT 1, INSERT INTO done VALUES (''never''), SELECT 2, INSERT INTO done VALUES (''never''), SELECT 3}', 2);
