@@ -55,7 +55,7 @@ sql($node, 'CREATE ROLE single LOGIN CONNECTION LIMIT 1 IN ROLE pgbackground_rol
 my $single = new_session($node, user => 'single');
 occupy($node, $holder, $single, 1 .. 4);
 pass('CONNECTION LIMIT does not count jobs');
-isnt($node->psql('postgres', 'SELECT 1', extra_params => [ '-U', 'single' ]), 0, 'as it does connections');
+$node->command_fails([ 'psql', '-X', '-U', 'single', '-d', 'postgres', '-c', 'SELECT 1' ], 'as it does connections');
 $holder->query('SELECT pg_advisory_unlock_all()');
 $_->quit foreach $holder, $session, $single;
 

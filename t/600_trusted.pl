@@ -149,8 +149,9 @@ is(sql_in('other_tenant', sprintf $is_admin, 'other_tenant'), '1', 'another owne
 is(as('other_tenant', 'other_tenant', $whoami), 'other_tenant|other_tenant', 'another owner: he runs jobs');
 as('other_tenant', 'other_tenant', 'GRANT pgbackground_role TO nobody');
 is(as('nobody', 'other_tenant', $whoami), 'nobody|nobody', 'another owner: those that he lets in');
-like(($node->psql('tenant', $whoami, extra_params => [ '-U', 'other_tenant' ]))[2], qr/permission denied for database/,
-	'another owner: where he may not connect');
+# By -c, since a psql that cannot connect may be gone before it can be told anything
+$node->command_fails_like([ 'psql', '-X', '-U', 'other_tenant', '-d', 'tenant', '-c', $whoami ],
+	qr/permission denied for database/, 'another owner: where he may not connect');
 if ($version >= 160000)
 {
 	said('other_tenant', 'other_tenant', 'REVOKE pgbackground_role FROM app; REVOKE pgbackground_role FROM tenant CASCADE');
