@@ -123,10 +123,15 @@ takes_images() {
     [ "$1" -ge 18 ]
 }
 
+# The majors of packaging-tests/suites, in its order
+tested_servers() {
+    sed -nE 's/^([0-9]+) .*/\1/p' "$top/packaging-tests/suites"
+}
+
 # Whether the packages of a server are built with the tests that their own build runs.
 # The recipe is the same for all servers, and so are the tests of what is installed.
 tests_in_build() {
-    [ "$1" = "$(sed -nE 's/^([0-9]+) .*/\1/p' "$top/packaging-tests/suites" | head -n 1)" ]
+    [ "$1" = "$(tested_servers | head -n 1)" ]
 }
 
 # What building an image of the extension takes.

@@ -148,8 +148,8 @@ sub disconnect
 # of its own.
 sub sql
 {
-	my ($node, $sql, %opt) = @_;
-	return own_session($node, %opt)->query($sql);
+	my ($node, $sql) = @_;
+	return own_session($node)->query($sql);
 }
 
 # Runs SQL as a user in a database; the session is as a new one afterwards.
@@ -229,8 +229,8 @@ sub wait_for_line
 	return;
 }
 
-# Ends workers that wait for jobs, which else stay for as long as they may, or will do
-# so when their processes are there.
+# Ends workers that wait for jobs, which else stay for as long as they may. One whose
+# process is still to come is in no view: it is not among them.
 sub end_idle_workers
 {
 	my ($node) = @_;
