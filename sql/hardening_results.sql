@@ -73,6 +73,7 @@ SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int, x
 RESET temp_file_limit;
 SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int, x text)', :pid, :cookie));
 SELECT consumed, completed, has_error FROM pg_background_outcome_v2(:pid, :cookie);
+SELECT pg_background_wait_v2(:pid, :cookie);
 -- each of these goes on while several jobs cannot be stored
 SET temp_file_limit = '500kB';
 SELECT count(pg_background_launch_v2('SELECT g, repeat(''x'', 50) FROM generate_series(1, 20000) g', 0, 'lost')) FROM generate_series(1, 4);

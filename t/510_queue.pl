@@ -56,18 +56,19 @@ $session->query('SELECT pg_background_purge_v2()');
 wait_for_pool($node, 'running = 7 AND queued = 0');
 occupy($node, $holder, $session, 1);
 
-# of a session that has gone, and of several; by all workers
+# of a session that has gone, and of several; by more than one worker, since the first
+# one is held up by its job until all others have run
 my @sessions = map { new_session($node) } 1 .. 4;
-foreach my $n (51 .. 200)
-{
-	$sessions[ $n % 4 ]->submit("INSERT INTO ran VALUES ($n)");
-}
+$holder->query('SELECT pg_advisory_lock(99)');
+$sessions[ $_ % 4 ]->submit("INSERT INTO ran VALUES ($_)" . ($_ == 51 ? '; SELECT pg_advisory_xact_lock(99)' : '')) foreach 51 .. 200;
 wait_for_pool($node, 'running = 8 AND queued = 150');
 $_->quit foreach @sessions[ 0 .. 2 ];
 sql($node, "SELECT pg_terminate_backend($sessions[3]{pid})");
 wait_for_exit($node, $_->{pid}) foreach @sessions;
 $sessions[3]->quit;
-$holder->query('SELECT pg_advisory_unlock_all()');
+$holder->query("SELECT pg_advisory_unlock($_)") foreach 1 .. 8;
+await($node, 'SELECT count(*) = 199 FROM ran');
+$holder->query('SELECT pg_advisory_unlock(99)');
 is(ran('count(*), count(DISTINCT what), min(what), max(what), count(DISTINCT pid) > 1'), '200|200|1|200|t',
 	'all jobs are run, each once, also of sessions that have gone');
 
