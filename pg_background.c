@@ -1259,6 +1259,7 @@ static const char *library_name(void);
 static Size pool_size(void);
 static const char *pool_name(void);
 static void init_pool(void *place);
+static void attach_area(Pool *found);
 static void attach_pool(void);
 static void lock_pool(void);
 static void wake_later(int procno);
@@ -3699,11 +3700,28 @@ init_pool(void *place)
 		new->workers[i].job = -1;
 		new->workers[i].procno = -1;
 	}
+}
 
-	pool_area = dsa_create(new->tranche);
-	dsa_pin(pool_area);
+/*
+ * Find the memory for bodies and settings, or make it.  Of who has made the pool,
+ * that may have failed.
+ *
+ * Errors: those of dynamic shared memory.
+ */
+static void
+attach_area(Pool *found)
+{
+	LWLockAcquire(&found->lock, LW_EXCLUSIVE);
+	if (found->area == DSM_HANDLE_INVALID)
+	{
+		pool_area = dsa_create(found->tranche);
+		dsa_pin(pool_area);
+		found->area = dsa_get_handle(pool_area);
+	}
+	else
+		pool_area = dsa_attach(found->area);
 	dsa_pin_mapping(pool_area);
-	new->area = dsa_get_handle(pool_area);
+	LWLockRelease(&found->lock);
 }
 
 /*
@@ -3720,16 +3738,10 @@ attach_pool(void)
 	if (pool != NULL)
 		return;
 
-	/* One that was made halfway is of no use. */
-	pool_area = NULL;
 	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	found = named_segment(pool_name(), pool_size(), init_pool);
 	register_lock_tranche(found->tranche, LIBRARY_NAME);
-	if (pool_area == NULL)
-	{
-		pool_area = dsa_attach(found->area);
-		dsa_pin_mapping(pool_area);
-	}
+	attach_area(found);
 	MemoryContextSwitchTo(oldcontext);
 	pool = found;
 }

@@ -27,7 +27,7 @@ sub limit
 	my ($megabytes, $pid) = @_;
 	$pid //= $session->{pid};
 	my ($pages) = slurp_file("/proc/$pid/statm") =~ /^(\d+)/;
-	my $bytes = $pages * 4096 + $megabytes * 1024 * 1024;
+	my $bytes = int($pages * 4096 + $megabytes * 1024 * 1024);
 
 	system('prlimit', '--pid', $pid, "--as=$bytes:unlimited") == 0 or die 'prlimit';
 	return;
@@ -109,5 +109,25 @@ is($session->query("SELECT length(t) FROM pg_background_result_v2($job) AS (t te
 $session->quit;
 unlike(log_since($node, $offset), qr/PANIC|signal \d|TRAP/, 'nothing has crashed');
 nothing_left($node, 'at the end');
+
+# Who is the first to need the pool, and has no memory for all of it, leaves the next
+# one a pool that can be used.
+my $empty = new_server('empty');
+my $failures = 0;
+foreach my $half (0 .. 40)
+{
+	my $first = new_session($empty);
+
+	$first->query('SELECT pg_background_stats_v2()');
+	limit($half / 2, $first->{pid});
+	$first->send(q{SELECT pg_background_exec('SELECT 1')});
+	$first->receive;
+	$first->quit;
+	last if $first->{messages} !~ /ERROR/;
+	$failures++;
+}
+cmp_ok($failures, '>', 2, 'the pool: there is no memory for it');
+is(sql($empty, q{SELECT pg_background_exec('SELECT 1')}), '1', 'the pool: it is made later');
+unlike(log_since($empty, 0), qr/PANIC|signal \d|TRAP/, 'the pool: nothing has crashed');
 
 done_testing();
