@@ -1,19 +1,14 @@
 -- Canceling jobs, and whatever order jobs are canceled, detached and ended in.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 \set SHOW_CONTEXT never
 -- Nothing here hangs for ever, whatever is broken.
 SET statement_timeout = '1min';
-
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
 
 -- Wait until a job does what is expected of it.
 CREATE PROCEDURE pg_temp.await_wait(pid int, event_type text, event text DEFAULT '%') LANGUAGE sql AS $$
@@ -29,7 +24,7 @@ SELECT * FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 CALL pg_temp.await_wait(:pid, 'Timeout', 'PgSleep');
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state, last_error FROM list;
+SELECT state, last_error FROM pg_background_list;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 \echo :LAST_ERROR_SQLSTATE
 
@@ -37,7 +32,7 @@ SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 SELECT * FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state, last_error FROM list;
+SELECT state, last_error FROM pg_background_list;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 -- one that waits for a lock
@@ -48,7 +43,7 @@ CALL pg_temp.await_wait(:pid, 'Lock');
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
 COMMIT;
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 -- ones whose result fills the queue, of small rows and of one large row
@@ -56,7 +51,7 @@ SELECT * FROM pg_background_launch_v2('SELECT generate_series(1, 1e12)') \gset
 CALL pg_temp.await_wait(:pid, 'Extension');
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state, last_error FROM list;
+SELECT state, last_error FROM pg_background_list;
 SELECT count(*) FROM pg_background_result_v2(:pid, :cookie) AS (n numeric);
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM pg_background_launch_v2('SELECT repeat(''x'', 10000000)') \gset
@@ -70,9 +65,9 @@ SELECT * FROM pg_background_submit_v2('SELECT pg_sleep(3600)') \gset
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT pg_background_launch('SELECT pg_sleep(3600)')::int AS pid1 \gset
-SELECT pg_background_cancel_v2(pid, cookie), pg_background_wait_v2(pid, cookie) FROM list WHERE pid = :pid1;
-SELECT state FROM list;
-SELECT pg_background_detach_v2(pid, cookie) FROM list;
+SELECT pg_background_cancel_v2(pid, cookie), pg_background_wait_v2(pid, cookie) FROM pg_background_list WHERE pid = :pid1;
+SELECT state FROM pg_background_list;
+SELECT pg_background_detach_v2(pid, cookie) FROM pg_background_list;
 
 -- its transaction is rolled back
 CREATE TABLE audit (entry text);
@@ -91,12 +86,12 @@ SELECT * FROM pg_background_launch_v2('SELECT 1') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_cancel_v2_grace(:pid, :cookie, 0);
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 SELECT * FROM pg_background_launch_v2('SELECT 1 / 0') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT pg_background_cancel_v2(:pid, :cookie);
-SELECT state, last_error FROM list;
+SELECT state, last_error FROM pg_background_list;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 -- and a cancel that comes too late, or just so, is no cancel of the next job
@@ -126,7 +121,7 @@ END $$;
 SELECT * FROM pg_background_launch_v2('SELECT pg_sleep(3600)') \gset
 CALL pg_temp.await_wait(:pid, 'Timeout', 'PgSleep');
 SELECT pg_background_cancel_v2_grace(:pid, :cookie, 3600000);
-SELECT state, last_error FROM list;
+SELECT state, last_error FROM pg_background_list;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 -- known failure 5: one that does not is terminated, and nothing else is
@@ -148,11 +143,11 @@ SELECT * FROM pg_background_launch_v2(:'stubborn') \gset
 CALL pg_temp.await_wait(:pid, 'Timeout', 'PgSleep');
 SELECT pg_background_cancel_v2(:pid, :cookie);
 SELECT pg_background_wait_v2_timeout(:pid, :cookie, 100);
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 CALL pg_temp.await_wait(:pid, 'Timeout', 'PgSleep');
 SELECT pg_background_cancel_v2_grace(:pid, :cookie, 100);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 SET client_min_messages = warning;
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 RESET client_min_messages;
@@ -168,14 +163,14 @@ SELECT pid AS pid2, cookie AS cookie2 FROM pg_background_launch_v2(:'stubborn') 
 CALL pg_temp.await_wait(:pid2, 'Timeout', 'PgSleep');
 SELECT pg_background_cancel_v2_grace(:pid2, :cookie2, -1);
 SELECT pg_background_wait_v2(:pid2, :cookie2);
-SELECT state FROM list;
-SELECT pg_background_detach_v2(pid, cookie) FROM list;
+SELECT state FROM pg_background_list;
+SELECT pg_background_detach_v2(pid, cookie) FROM pg_background_list;
 -- also one that waits for room in its queue
 SELECT * FROM pg_background_launch_v2('SELECT generate_series(1, 1e12)') \gset
 CALL pg_temp.await_wait(:pid, 'Extension');
 SELECT pg_background_cancel_v2_grace(:pid, :cookie, 0);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 -- the grace can be interrupted
@@ -184,10 +179,10 @@ CALL pg_temp.await_wait(:pid, 'Timeout', 'PgSleep');
 SET statement_timeout = '100ms';
 SELECT pg_background_cancel_v2_grace(:pid, :cookie, 3600000);
 SET statement_timeout = '1min';
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 SELECT pg_background_cancel_v2_grace(:pid, :cookie, 0);
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 --
@@ -229,7 +224,7 @@ SET pg_background.max_idle_workers = 0;
 SELECT pg_background_launch('SELECT 1')::int AS pid \gset
 RESET pg_background.max_idle_workers;
 CALL await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
-SELECT pg_background_cancel_v2(pid, cookie) FROM list;
+SELECT pg_background_cancel_v2(pid, cookie) FROM pg_background_list;
 SELECT pg_background_detach(:pid);
 SELECT pg_background_detach(:pid);
 
@@ -241,8 +236,8 @@ SELECT pg_terminate_backend(:pid);
 CALL await('NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || :pid || ')');
 SELECT 1 / 0;
 ROLLBACK;
-SELECT state FROM list;
-SELECT pg_background_cancel_v2_grace(pid, cookie, 0) FROM list;
+SELECT state FROM pg_background_list;
+SELECT pg_background_cancel_v2_grace(pid, cookie, 0) FROM pg_background_list;
 SELECT pg_background_detach(:pid);
 SELECT pg_background_detach(:pid);
 
@@ -283,4 +278,3 @@ SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (n int);
 
 DROP EXTENSION pg_background;
 DROP TABLE audit;
-DROP PROCEDURE await;

@@ -2,41 +2,17 @@
 -- failure 3: nobody noticed, and both waited for ever.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 \set SHOW_CONTEXT never
 SET deadlock_timeout = '10ms';
 -- Nothing here hangs for ever, whatever is broken.
 SET statement_timeout = '1min';
 CREATE TABLE item (id int PRIMARY KEY, n int);
 INSERT INTO item VALUES (1, 0), (2, 0);
-
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
-
--- What a statement raises. Any PID, size and so on is shown as N; of the context
--- there is what the job adds to it.
-CREATE FUNCTION raised(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    state text; message text; detail text; hint text; context text;
-BEGIN
-    EXECUTE statement;
-    RETURN NEXT 'nothing';
-EXCEPTION
-    WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-            detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
-        RETURN QUERY
-            SELECT regexp_replace(kind || ': ' || line, '(least|exceed|PID|pid) -?\d+', '\1 N', 'g')
-            FROM (VALUES (1, state, message), (2, 'DETAIL', detail), (3, 'HINT', hint),
-                         (4, 'CONTEXT', substring(context FROM '^.*background worker, pid \d+'))) v (n, kind, line)
-            WHERE line <> '' ORDER BY n;
-END $$;
 
 -- What waiting for a job raises, and reading its result.
 CREATE PROCEDURE pg_temp.wait_for(sql text) LANGUAGE plpgsql AS $$
@@ -49,14 +25,14 @@ BEGIN
     END LOOP;
     -- it has been canceled, which may take a moment
     PERFORM pg_background_wait_v2_timeout(h.pid, h.cookie, 60000);
-    RAISE NOTICE 'state: %', (SELECT state FROM list WHERE cookie = h.cookie);
+    RAISE NOTICE 'state: %', (SELECT state FROM pg_background_list WHERE cookie = h.cookie);
     PERFORM pg_background_detach_v2(h.pid, h.cookie);
 
     h := pg_background_launch_v2(sql);
     FOR line IN SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int)', h.pid, h.cookie)) LOOP
         RAISE NOTICE 'result: %', line;
     END LOOP;
-    IF h.pid IN (SELECT pid FROM list) THEN
+    IF h.pid IN (SELECT pid FROM pg_background_list) THEN
         PERFORM pg_background_wait_v2_timeout(h.pid, h.cookie, 60000);
     END IF;
     FOR line IN SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int)', h.pid, h.cookie)) LIMIT 1 LOOP
@@ -148,11 +124,9 @@ CALL await(format('count(*) = 2 FROM pg_locks WHERE NOT granted AND objid = 3 AN
 SELECT pg_advisory_unlock(3);
 SELECT pg_background_wait_v2(:pid1, :cookie1);
 SELECT pg_background_wait_v2(:pid2, :cookie2);
-SELECT state, last_error FROM list ORDER BY state;
-SELECT pg_background_detach_v2(pid, cookie) FROM list;
+SELECT state, last_error FROM pg_background_list ORDER BY state;
+SELECT pg_background_detach_v2(pid, cookie) FROM pg_background_list;
 
-SELECT count(*) AS jobs FROM list;
-DROP EXTENSION pg_background CASCADE;
-DROP FUNCTION raised;
+SELECT count(*) AS jobs FROM pg_background_list;
+DROP EXTENSION pg_background;
 DROP TABLE item;
-DROP PROCEDURE await;

@@ -2,31 +2,12 @@
 -- and calls where they are not allowed.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 \pset tuples_only on
-
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
--- What a statement raises. Any PID, size and so on is shown as N; of the context
--- there is what the job adds to it.
-CREATE FUNCTION raised(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    state text; message text; detail text; hint text; context text;
-BEGIN
-    EXECUTE statement;
-    RETURN NEXT 'nothing';
-EXCEPTION
-    WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-            detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
-        RETURN QUERY
-            SELECT regexp_replace(kind || ': ' || line, '(least|exceed|PID|pid) -?\d+', '\1 N', 'g')
-            FROM (VALUES (1, state, message), (2, 'DETAIL', detail), (3, 'HINT', hint),
-                         (4, 'CONTEXT', substring(context FROM '^.*background worker, pid \d+'))) v (n, kind, line)
-            WHERE line <> '' ORDER BY n;
-END $$;
 
 --
 -- Launching
@@ -39,7 +20,7 @@ SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'', 1)');
 SELECT raised('SELECT pg_background_submit_v2(''SELECT 1'', 1)');
 SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'', -2147483648)');
 SELECT raised('SELECT pg_background_launch_v2(''SELECT 1'', 2147483647)');
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 -- the least that is allowed is enough
 \set VERBOSITY sqlstate
 DO $$
@@ -87,11 +68,6 @@ SELECT raised('SELECT pg_background_wait_v2_timeout(0, 0, 0)');
 SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', :pid, :cookie));
 SELECT raised(format('SELECT pg_background_detach(%s)', :pid));
 
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
 -- the wrong cookie; the right one is not in the message
 SELECT pid, cookie, cookie # 1 AS wrong FROM pg_background_launch_v2('SELECT 1') \gset
 SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int)', :pid, :wrong));
@@ -107,7 +83,7 @@ SELECT raised(format('SELECT pg_background_wait_v2(0, %s)', :cookie));
 SET pg_background.share_workers = off;
 SELECT pg_background_launch('SELECT 2')::int AS pid2 \gset
 RESET pg_background.share_workers;
-SELECT cookie AS cookie2 FROM list WHERE pid = :pid2 \gset
+SELECT cookie AS cookie2 FROM pg_background_list WHERE pid = :pid2 \gset
 SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', :pid, :cookie2));
 -- all this has done nothing to the jobs
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (n int);
@@ -132,7 +108,7 @@ SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (n int)',
 SELECT raised(format('SELECT * FROM pg_background_result(%s) AS (n int)', :pid));
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (tag text)', :pid, :cookie));
-SELECT state FROM list;
+SELECT state FROM pg_background_list;
 SELECT pg_background_detach_v2(:pid, :cookie);
 
 --
@@ -240,9 +216,9 @@ RESET default_transaction_read_only;
 TABLE audit;
 
 -- nothing is left
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 
 \pset tuples_only off
-DROP EXTENSION pg_background CASCADE;
-DROP FUNCTION raised, says_it_is_safe;
+DROP EXTENSION pg_background;
+DROP FUNCTION says_it_is_safe;
 DROP TABLE audit;

@@ -1,19 +1,12 @@
 -- The interface from 2.0 on: a handle is one value; code that has a PID goes on.
 
 CREATE EXTENSION pg_background;
-\set SHOW_CONTEXT never
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
--- SQLSTATE, message and detail of what fails, whatever the PID is
-CREATE FUNCTION raised(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text;
-BEGIN
-    EXECUTE command;
-    RETURN 'nothing';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-    RETURN format('%s: %s %s', sqlstate, regexp_replace(sqlerrm, '\d+', 'N'), detail);
-END $$;
+\set SHOW_CONTEXT never
 
 -- every function that takes a handle, by a value and by its parts
 CREATE TEMP TABLE handle (h pg_background_handle);
@@ -172,5 +165,4 @@ SELECT pg_background_detach_all() > 0 AS some;
 
 DROP TABLE audit;
 DROP TABLE handle;
-DROP FUNCTION raised;
 DROP EXTENSION pg_background;

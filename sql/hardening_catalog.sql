@@ -3,8 +3,13 @@
 --
 -- Hardening 1, Known failure 24.
 
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 CREATE SCHEMA other;
-SET search_path = other;
+SET search_path = other, public;
 CREATE TYPE pg_background_handle AS (pid int4, cookie int8);
 CREATE TYPE pg_background_stats AS (
     workers_launched int8, workers_completed int8, workers_failed int8, workers_canceled int8,
@@ -23,16 +28,6 @@ CREATE TYPE pg_background_run_result AS (
     pid int4, cookie int8, state text, consumed bool, completed bool, has_error bool,
     row_count int8, command_tag text, sqlstate text, error_message text, label text,
     launched_at timestamptz, timed_out bool, elapsed_ms int8);
-
--- SQLSTATE and message of what fails; of a missing symbol, its message alone
--- names the library's file
-CREATE FUNCTION raised(command text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE command;
-    RETURN 'nothing';
-EXCEPTION WHEN OTHERS THEN
-    RETURN sqlstate || ': ' || regexp_replace(sqlerrm, '".*/', '"');
-END $$;
 
 -- What others might declare, under symbols that take or return something else
 CREATE FUNCTION launch(sql text, queue_size int4) RETURNS int8
@@ -53,6 +48,7 @@ SELECT raised($$SELECT get_progress(1, 2)$$);
 -- of these are by chance what the function is.
 RESET search_path;
 CREATE EXTENSION pg_background;
+
 CREATE TYPE other.short AS (pid int4);
 CREATE TYPE other.long AS (pid int4, cookie int8, a text, b text, c text, d text, e text, f text,
     g text, h text, i text, j text, k text, l text, m text, n text);

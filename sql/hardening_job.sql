@@ -1,12 +1,10 @@
 -- What the server shows of a job's statements.
 
 CREATE EXTENSION pg_background;
-
--- The result of a job that returns one text.
-CREATE FUNCTION run(sql text) RETURNS text LANGUAGE sql AS $$
-    SELECT r FROM pg_background_launch_v2(sql) h,
-        pg_background_result_v2(h.pid, h.cookie) AS (r text);
-$$;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 --
 -- Hardening 21: a statement has its own query_id, also where it is not the first
@@ -20,4 +18,3 @@ SELECT :'query_id' <> '' AS is_known,
        run('SELECT 1; SELECT 2, 3; ' || :'look') = :'query_id' AS third_is_equal;
 
 DROP EXTENSION pg_background CASCADE;
-DROP FUNCTION run;

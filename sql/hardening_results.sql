@@ -2,42 +2,16 @@
 -- types are not what they were.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 \set SHOW_CONTEXT never
 
-CREATE FUNCTION raised(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text;
-    hint text;
-BEGIN
-    EXECUTE command;
-    RETURN 'nothing';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN concat_ws(E'\n', sqlstate || ': ' || replace(regexp_replace(sqlerrm, 'PID \d+', 'PID N'), '"', ''),
-        'DETAIL: ' || nullif(regexp_replace(detail, 'PID \d+', 'PID N'), ''), 'HINT: ' || nullif(hint, ''));
-END $$;
 CREATE FUNCTION temporary_files() RETURNS bigint LANGUAGE sql AS $$
     SELECT count(*) FROM pg_ls_tmpdir() WHERE name ~ ('pgsql_tmp' || pg_backend_pid() || '\.');
 $$;
-CREATE FUNCTION cancel_me_during(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    h pg_background_handle;
-BEGIN
-    h := pg_background_submit_v2(format('DO $do$ BEGIN
-        WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = ''advisory'' AND objid = 42 AND granted AND pid = %s) LOOP
-            PERFORM pg_sleep(0.01);
-        END LOOP;
-        PERFORM pg_cancel_backend(%1$s);
-    END $do$', pg_backend_pid()));
-    BEGIN
-        EXECUTE command;
-        RETURN 'nothing';
-    EXCEPTION WHEN query_canceled THEN
-        PERFORM pg_background_wait_v2(h.pid, h.cookie), pg_background_detach_v2(h.pid, h.cookie);
-        RETURN sqlstate || ': ' || sqlerrm;
-    END;
-END $$;
-
 --
 -- Hardening 2, Known failure 21: the file of a session's rows cannot be written
 -- in the middle of a large row. The error is the job's.
@@ -54,7 +28,7 @@ SELECT temporary_files();
 SELECT pid AS other_pid, cookie AS other_cookie FROM pg_background_launch_v2('SELECT generate_series(1, 10)') \gset
 SELECT state FROM pg_background_outcome_v2(:pid, :cookie);
 SELECT count(*) FROM pg_background_result_v2(:other_pid, :other_cookie) AS (n int);
-SELECT raised(format('SELECT count(*) FROM pg_background_result_v2(%s, %s) AS (a text)', :pid, :cookie));
+SELECT replace(raised(format('SELECT count(*) FROM pg_background_result_v2(%s, %s) AS (a text)', :pid, :cookie)), '"', '') AS raised;
 SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', :pid, :cookie));
 
 --
@@ -65,7 +39,7 @@ SELECT pid, cookie FROM pg_background_launch_v2('SELECT g, repeat(''x'', 50) FRO
 SELECT pg_background_wait_v2(:pid, :cookie);
 RESET temp_file_limit;
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT raised(format('SELECT count(*) FROM pg_background_result_v2(%s, %s) AS (n int, x text)', :pid, :cookie));
+SELECT replace(raised(format('SELECT count(*) FROM pg_background_result_v2(%s, %s) AS (n int, x text)', :pid, :cookie)), '"', '') AS raised;
 -- while it is read, that is the reader's own error
 SET temp_file_limit = '500kB';
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT g, repeat(''x'', 50) FROM generate_series(1, 20000) g') \gset
@@ -138,14 +112,18 @@ SELECT count(*) FROM pg_background_list;
 --
 -- Hardening 34: a reading that is interrupted does not spoil the result
 --
+SET statement_timeout = '1min';
+SELECT format('EXISTS (SELECT FROM pg_locks WHERE locktype = ''advisory'' AND objid = 42 AND granted AND pid = %s)', pg_backend_pid()) AS it_is_read \gset
 SELECT pid, cookie FROM pg_background_launch_v2((SELECT string_agg('SET application_name = ''a''', ';') FROM generate_series(1, 30000))) \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT cancel_me_during(format('SELECT r, pg_advisory_xact_lock(42), pg_sleep(0.001) FROM pg_background_result_jsonb_v2(%s, %s) r', :pid, :cookie));
+SELECT cancel_me_when(:'it_is_read');
+SELECT r, pg_advisory_xact_lock(42), pg_sleep(3600) FROM pg_background_result_jsonb_v2(:pid, :cookie) r;
 SELECT consumed FROM pg_background_outcome_v2(:pid, :cookie);
 SELECT raised(format('SELECT count(*) FROM pg_background_result_jsonb_v2(%s, %s)', :pid, :cookie));
 -- what a query has not brought to its end was not delivered
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT generate_series(1, 10000)') \gset
-SELECT cancel_me_during(format('SELECT n, pg_advisory_xact_lock(42), pg_sleep(0.001) FROM pg_background_result_v2(%s, %s) AS (n int)', :pid, :cookie));
+SELECT cancel_me_when(:'it_is_read');
+SELECT n, pg_advisory_xact_lock(42), pg_sleep(3600) FROM pg_background_result_v2(:pid, :cookie) AS (n int);
 SELECT state, consumed, row_count FROM pg_background_outcome_v2(:pid, :cookie);
 SELECT raised(format('SELECT count(*) FROM pg_background_result_v2(%s, %s) AS (n int)', :pid, :cookie));
 SELECT pg_background_detach_v2(:pid, :cookie);
@@ -153,6 +131,7 @@ SELECT pid, cookie FROM pg_background_launch_v2('SELECT 0') \gset
 SELECT raised(format('SELECT 1 / n FROM pg_background_result_v2(%s, %s) AS (n int)', :pid, :cookie));
 SELECT consumed FROM pg_background_outcome_v2(:pid, :cookie);
 SELECT pg_background_detach_v2(:pid, :cookie);
+RESET statement_timeout;
 -- a later query's failure does not matter
 SELECT pid, cookie FROM pg_background_launch_v2('SELECT 1') \gset
 BEGIN;
@@ -242,7 +221,7 @@ SELECT pid, state FROM pg_background_drain_v2(array[(1, NULL), (NULL, 1), NULL, 
 SELECT pg_background_wait_any_v2(array[(1, NULL), (NULL, 1), NULL]::pg_background_handle[], 1);
 
 DROP CAST (mood AS json);
-DROP FUNCTION mood_to_json, read_moods, raised, temporary_files, cancel_me_during, await_reader, job_of;
+DROP FUNCTION mood_to_json, read_moods, temporary_files, await_reader, job_of;
 DROP TYPE mood;
 DROP TABLE altered, ruled;
 DROP TYPE row_holder;

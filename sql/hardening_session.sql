@@ -2,21 +2,14 @@
 -- that have done less than it looks like.
 
 CREATE EXTENSION pg_background;
-\set SHOW_CONTEXT never
-
-CREATE FUNCTION raised(command text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE command;
-    RETURN 'nothing';
-EXCEPTION WHEN OTHERS THEN
-    RETURN sqlstate || ': ' || regexp_replace(sqlerrm, 'PID \d+', 'PID N');
-END $$;
-CREATE TABLE done (n int);
-
 \set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
 \set ECHO none
-\i :fixtures/await.sql
+\i :fixtures/common.sql
 \set ECHO all
+
+\set SHOW_CONTEXT never
+
+CREATE TABLE done (n int);
 
 --
 -- Hardening 9: on-commit jobs do not count for max_workers, be they of many
@@ -161,5 +154,3 @@ DROP EXTENSION pg_background;
 REVOKE ALL ON SCHEMA public FROM regress_job_admin, regress_job_owner;
 DROP ROLE regress_job_owner, regress_job_admin;
 DROP TABLE done;
-DROP FUNCTION raised;
-DROP PROCEDURE await;

@@ -1,6 +1,10 @@
 -- Settings that cannot be had in a job as easily as in its launcher.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 -- The context of an error or notice names a PID.
 \set SHOW_CONTEXT never
@@ -8,11 +12,6 @@ CREATE EXTENSION pg_background;
 -- No process ends but by what is tested.
 SELECT current_database() AS db \gset
 ALTER DATABASE :db SET pg_background.idle_timeout = '1h';
-
-CREATE FUNCTION run(sql text) RETURNS text LANGUAGE sql AS $$
-    SELECT r FROM pg_background_launch_v2(sql) h,
-        pg_background_result_v2(h.pid, h.cookie) AS (r text);
-$$;
 
 --
 -- Hardening 16: settings that exclude one another, one of which a new session has
@@ -105,4 +104,3 @@ DROP OWNED BY regress_plain;
 DROP ROLE regress_plain;
 ALTER DATABASE :db RESET pg_background.idle_timeout;
 DROP EXTENSION pg_background CASCADE;
-DROP FUNCTION run;

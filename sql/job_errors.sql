@@ -1,32 +1,12 @@
 -- Errors of jobs, as their launcher gets them.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 \pset tuples_only on
-
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
--- Since 19, the context of a lock timeout says what was waited for.
--- What a statement raises. Any PID, size and so on is shown as N; of the context
--- there is what the job adds to it.
-CREATE FUNCTION raised(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    state text; message text; detail text; hint text; context text;
-BEGIN
-    EXECUTE statement;
-    RETURN NEXT 'nothing';
-EXCEPTION
-    WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-            detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
-        RETURN QUERY
-            SELECT regexp_replace(kind || ': ' || line, '(least|exceed|PID|pid) -?\d+', '\1 N', 'g')
-            FROM (VALUES (1, state, message), (2, 'DETAIL', detail), (3, 'HINT', hint),
-                         (4, 'CONTEXT', substring(regexp_replace(context, '^waiting for [^\n]*\n', '') FROM '^.*background worker, pid \d+'))) v (n, kind, line)
-            WHERE line <> '' ORDER BY n;
-END $$;
 
 -- What reading the result of a job raises.
 CREATE FUNCTION raised_by_job(sql text, queue_size int DEFAULT 65536) RETURNS SETOF text LANGUAGE sql AS $$
@@ -85,14 +65,14 @@ SELECT count(*) FROM child;
 SELECT raised_by_job('SELECT (1 / (100000 - g))::text FROM generate_series(1, 100000) g', 16384);
 SELECT * FROM pg_background_launch_v2('SELECT (1 / (100000 - g))::text FROM generate_series(1, 100000) g', 16384) \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state, last_error FROM list WHERE pid <> :limited;
+SELECT state, last_error FROM pg_background_list WHERE pid <> :limited;
 SELECT raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (tag text)', :pid, :cookie));
 -- whatever columns are expected
 SELECT raised($$SELECT * FROM pg_background_result(pg_background_launch('SELECT 1 / 0')) AS (a int8, b text)$$);
 -- and where the message is larger than the queue
 SELECT * FROM pg_background_launch_v2($$DO 'BEGIN RAISE ''%'', repeat(''x'', 1000000) USING ERRCODE = ''PB042''; END'$$, 256) \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state, length(last_error) FROM list WHERE pid <> :limited;
+SELECT state, length(last_error) FROM pg_background_list WHERE pid <> :limited;
 SELECT left(line, 10), length(line) FROM raised(format('SELECT * FROM pg_background_result_v2(%s, %s) AS (tag text)', :pid, :cookie)) line LIMIT 1;
 
 -- and once only
@@ -108,8 +88,8 @@ SELECT current_database() AS db \gset
 ALTER DATABASE :db SET session_preload_libraries = 'nowhere';
 SELECT regexp_replace(raised_by_job('SELECT 1'), '"/.*/nowhere"', '"nowhere"');
 SELECT pg_background_launch('SELECT 1')::int AS pid \gset
-SELECT pg_background_wait_v2(pid, cookie) FROM list WHERE pid = :pid;
-SELECT state, last_error LIKE 'could not access file%' FROM list WHERE pid = :pid;
+SELECT pg_background_wait_v2(pid, cookie) FROM pg_background_list WHERE pid = :pid;
+SELECT state, last_error LIKE 'could not access file%' FROM pg_background_list WHERE pid = :pid;
 SELECT pg_background_detach(:pid);
 ALTER DATABASE :db RESET session_preload_libraries;
 
@@ -139,8 +119,8 @@ SELECT * FROM pg_background_launch_v2('COPY parent TO STDOUT') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
 SELECT * FROM pg_background_submit_v2('INSERT INTO parent VALUES (6); COPY parent FROM STDIN') \gset
 SELECT pg_background_wait_v2(:pid, :cookie);
-SELECT state, last_error FROM list WHERE pid <> :limited;
-SELECT pg_background_detach_v2(pid, cookie) FROM list WHERE pid <> :limited;
+SELECT state, last_error FROM pg_background_list WHERE pid <> :limited;
+SELECT pg_background_detach_v2(pid, cookie) FROM pg_background_list WHERE pid <> :limited;
 SELECT count(*) FROM parent;
 
 --
@@ -155,10 +135,10 @@ SELECT pg_background_detach_v2(:pid, :cookie);
 SELECT * FROM pg_background_result(:limited) AS (n int);
 
 -- nothing is left, and the session works
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (n int);
 
 \pset tuples_only off
-DROP EXTENSION pg_background CASCADE;
-DROP FUNCTION raised_by_job, raised, fails, launch_with_limit, copies;
+DROP EXTENSION pg_background;
+DROP FUNCTION raised_by_job, fails, launch_with_limit, copies;
 DROP TABLE child, parent;

@@ -1,6 +1,10 @@
 -- Launching jobs, and what comes back.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 -- The context of an error or notice names a PID.
 \set SHOW_CONTEXT never
@@ -17,21 +21,6 @@ SELECT pg_background_launch('INSERT INTO audit VALUES (''session ended, v1'')'):
 \c -
 SELECT * FROM pg_background_launch_v2('INSERT INTO audit VALUES (''session ended, v2'')') \gset
 \c -
-
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
--- The result of a job that returns no rows.
-CREATE FUNCTION pg_temp.tags(sql text) RETURNS SETOF text LANGUAGE sql AS $$
-    SELECT * FROM pg_background_result(pg_background_launch(sql)) AS (tag text);
-$$;
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
 
 DO $$
 DECLARE
@@ -74,7 +63,7 @@ END $$;
 SELECT pg_background_detach(:pid);
 COMMIT;
 CALL await($$EXISTS (SELECT FROM audit WHERE entry = 'detached late')$$);
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 
 --
 -- v2: the handle is a PID and a cookie
@@ -84,8 +73,8 @@ SELECT pid > 0 AS has_pid, cookie <> 0 AS has_cookie,
        pg_typeof(h)::text LIKE '%pg_background_handle' AS is_handle
 FROM pg_background_launch_v2('SELECT 1') h;
 SELECT l.*, pg_background_detach_v2(pid, cookie) AS detach
-FROM (SELECT count(*) AS jobs FROM list) l, list;
-SELECT count(*) AS jobs FROM list;
+FROM (SELECT count(*) AS jobs FROM pg_background_list) l, pg_background_list;
+SELECT count(*) AS jobs FROM pg_background_list;
 
 SELECT * FROM pg_background_launch_v2(sql => 'SELECT 1, ''one''::text', queue_size => 4096) \gset
 SELECT * FROM pg_background_result_v2(pid => :pid, cookie => :cookie) AS (n int, t text);
@@ -111,19 +100,19 @@ SELECT * FROM pg_background_result(:pid) AS (n int);
 SELECT pg_background_launch(NULL), pg_background_launch_v2(NULL), pg_background_submit_v2(NULL),
        pg_background_launch('SELECT 1', NULL), pg_background_launch_v2('SELECT 1', NULL);
 SELECT * FROM pg_background_result(NULL::int) AS (n int);
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 
 --
 -- What comes back: the rows of the last statement, or the commands' tags
 --
 
 TRUNCATE audit;
-SELECT * FROM pg_temp.tags('INSERT INTO audit VALUES (''a''), (''b'')');
-SELECT * FROM pg_temp.tags('UPDATE audit SET entry = entry || entry; DELETE FROM audit WHERE entry = ''aa''');
-SELECT * FROM pg_temp.tags('CREATE TABLE made (n int); COPY made FROM PROGRAM ''echo 1''; DROP TABLE made');
-SELECT * FROM pg_temp.tags('CREATE TABLE made AS SELECT 1 AS n; SELECT n INTO made2 FROM made; DROP TABLE made, made2');
-SELECT * FROM pg_temp.tags('BEGIN; SAVEPOINT s; ROLLBACK TO s; COMMIT');
-SELECT * FROM pg_temp.tags('SET work_mem = ''1MB''; RESET work_mem; NOTIFY x; DISCARD PLANS');
+SELECT * FROM tags('INSERT INTO audit VALUES (''a''), (''b'')');
+SELECT * FROM tags('UPDATE audit SET entry = entry || entry; DELETE FROM audit WHERE entry = ''aa''');
+SELECT * FROM tags('CREATE TABLE made (n int); COPY made FROM PROGRAM ''echo 1''; DROP TABLE made');
+SELECT * FROM tags('CREATE TABLE made AS SELECT 1 AS n; SELECT n INTO made2 FROM made; DROP TABLE made, made2');
+SELECT * FROM tags('BEGIN; SAVEPOINT s; ROLLBACK TO s; COMMIT');
+SELECT * FROM tags('SET work_mem = ''1MB''; RESET work_mem; NOTIFY x; DISCARD PLANS');
 
 -- rows, of the last statement only
 SELECT * FROM pg_background_result(pg_background_launch('INSERT INTO audit VALUES (''c''); SELECT count(*) FROM audit')) AS (count int8);
@@ -140,8 +129,8 @@ SELECT * FROM pg_background_result(pg_background_launch('BEGIN; DECLARE c CURSOR
 
 -- rows that the last statement does not return are no result, whatever came
 -- before it
-SELECT * FROM pg_temp.tags('SELECT 1; INSERT INTO audit VALUES (''e'')');
-SELECT * FROM pg_temp.tags('SELECT 1, 2; SET work_mem = ''1MB''');
+SELECT * FROM tags('SELECT 1; INSERT INTO audit VALUES (''e'')');
+SELECT * FROM tags('SELECT 1, 2; SET work_mem = ''1MB''');
 
 -- a rule that makes two results of one command: the last one counts
 CREATE TABLE ruled (n int);
@@ -167,7 +156,7 @@ SET client_min_messages = error;
 SELECT * FROM pg_background_result(pg_background_launch('DROP TABLE IF EXISTS nowhere')) AS (tag text);
 RESET client_min_messages;
 -- those of a job that fails come before its error
-SELECT * FROM pg_temp.tags('DROP TABLE IF EXISTS nowhere; SELECT 1 / 0');
+SELECT * FROM tags('DROP TABLE IF EXISTS nowhere; SELECT 1 / 0');
 
 --
 -- A job launches jobs
@@ -178,8 +167,7 @@ SELECT * FROM pg_background_result(pg_background_launch($$
         SELECT n * 2 FROM pg_background_result(pg_background_launch(''
             SELECT 10'')) AS (n int)')) AS (n int)$$)) AS (n int);
 -- and none of those is known here
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 
-DROP EXTENSION pg_background CASCADE;
+DROP EXTENSION pg_background;
 DROP TABLE audit;
-DROP PROCEDURE await;

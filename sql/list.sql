@@ -1,16 +1,15 @@
 -- The list of a session's jobs, and how they show in pg_stat_activity.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 CREATE TEMP VIEW list AS
 SELECT * FROM pg_background_list_v2()
 AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
     state text, sql_preview text, last_error text, consumed bool);
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
 
 -- nothing was launched
 SELECT * FROM list;
@@ -117,4 +116,3 @@ SELECT length(last_error), right(last_error, 5) FROM list;
 SELECT pg_background_detach_v2(pid, cookie) FROM list;
 
 DROP EXTENSION pg_background CASCADE;
-DROP PROCEDURE await;

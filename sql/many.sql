@@ -7,11 +7,6 @@ SET pg_background.max_workers = 1000;
 -- Nothing here hangs for ever, whatever is broken.
 SET statement_timeout = '10min';
 
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
 -- known failure 8: 1,000 launches in one block ran out of shared memory segments
 DO $$
 DECLARE
@@ -43,7 +38,7 @@ BEGIN
         PERFORM pg_background_detach_v2(h.pid, h.cookie);
     END LOOP;
 END $$;
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 
 -- the same with nothing read or detached until all have ended
 DO $$
@@ -55,9 +50,9 @@ BEGIN
         PERFORM pg_background_wait_v2(h.pid, h.cookie);
     END LOOP;
 END $$;
-SELECT state, count(*) FROM list GROUP BY 1;
-SELECT sum(r.n) FROM list, LATERAL pg_background_result_v2(pid, cookie) AS r (n int);
-SELECT count(*) AS jobs FROM list;
+SELECT state, count(*) FROM pg_background_list GROUP BY 1;
+SELECT sum(r.n) FROM pg_background_list, LATERAL pg_background_result_v2(pid, cookie) AS r (n int);
+SELECT count(*) AS jobs FROM pg_background_list;
 
 -- jobs that fail, each in a subtransaction
 DO $$
@@ -87,7 +82,7 @@ DECLARE
     h record;
     rows int8 := 0;
 BEGIN
-    FOR h IN SELECT pid, cookie FROM list ORDER BY launched_at DESC LOOP
+    FOR h IN SELECT pid, cookie FROM pg_background_list ORDER BY launched_at DESC LOOP
         rows := rows + (SELECT count(DISTINCT n) FROM pg_background_result_v2(h.pid, h.cookie) AS (n int));
     END LOOP;
     RAISE NOTICE 'rows: %', rows;
@@ -109,16 +104,16 @@ EXCEPTION
 END $$;
 RESET pg_background.launch_timeout;
 -- as soon as they have ended, there is room again
-SELECT count(pg_background_cancel_v2(pid, cookie)::text) > 0 AS canceled FROM list;
-SELECT count(pg_background_wait_v2(pid, cookie)::text) > 0 AS waited FROM list;
-SELECT state FROM list GROUP BY 1;
+SELECT count(pg_background_cancel_v2(pid, cookie)::text) > 0 AS canceled FROM pg_background_list;
+SELECT count(pg_background_wait_v2(pid, cookie)::text) > 0 AS waited FROM pg_background_list;
+SELECT state FROM pg_background_list GROUP BY 1;
 SELECT * FROM pg_background_result(pg_background_launch('SELECT 1')) AS (n int);
-SELECT count(pg_background_detach_v2(pid, cookie)::text) > 0 AS detached FROM list;
+SELECT count(pg_background_detach_v2(pid, cookie)::text) > 0 AS detached FROM pg_background_list;
 
 -- nothing of all this is left in this session but the workers that wait for the
 -- next job or have not quite gone
 SELECT name, count(*) > 40 AS many FROM pg_backend_memory_contexts WHERE name LIKE 'pg_background%' GROUP BY 1 HAVING count(*) > 40;
 SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'pg_background job';
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 
-DROP EXTENSION pg_background CASCADE;
+DROP EXTENSION pg_background;

@@ -1,13 +1,13 @@
 -- Jobs that start when the transaction commits, and only then.
 
 CREATE EXTENSION pg_background;
-\set SHOW_CONTEXT never
-\set VERBOSITY terse
-
 \set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
 \set ECHO none
-\i :fixtures/await.sql
+\i :fixtures/common.sql
 \set ECHO all
+
+\set SHOW_CONTEXT never
+\set VERBOSITY terse
 
 -- What the jobs have done, once all of them have ended; then they are forgotten.
 -- A job that must not run would be in the list, or in what was done.
@@ -332,7 +332,6 @@ SELECT * FROM was_done();
 DROP VIEW traces;
 DROP EXTENSION pg_background;
 DROP FUNCTION was_done, on_commit, submit_in_index, submit_as_owner;
-DROP PROCEDURE await;
 DROP TABLE done, made, parent, child, work;
 DROP FUNCTION submit;
 REVOKE pgbackground_role FROM regress_submitter, regress_owner;

@@ -1,6 +1,10 @@
 -- Jobs that wait for a worker: what can be done with them, and what limits them.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 -- The context of an error or notice names a PID.
 \set SHOW_CONTEXT never
@@ -8,28 +12,6 @@ CREATE EXTENSION pg_background;
 SET statement_timeout = '1min';
 -- No process stays for long.
 SET pg_background.idle_timeout = 500;
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
-
--- What a statement raises. Any number of a job is shown as N.
-CREATE FUNCTION raised(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    state text; message text; detail text; hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN NEXT 'nothing';
-EXCEPTION
-    WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-            detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-        RETURN QUERY
-            SELECT regexp_replace(kind || ': ' || line, 'PID \d+', 'PID N', 'g')
-            FROM (VALUES (1, state, message), (2, 'DETAIL', detail), (3, 'HINT', hint)) v (n, kind, line)
-            WHERE line <> '' ORDER BY n;
-END $$;
 
 -- What the jobs have done, in that order
 CREATE TABLE done (n serial, what text);
@@ -247,6 +229,5 @@ RESET ROLE;
 DROP VIEW mine;
 DROP TABLE before;
 DROP EXTENSION pg_background;
-DROP PROCEDURE await;
-DROP FUNCTION raised, was_done, says;
+DROP FUNCTION was_done, says;
 DROP TABLE done;

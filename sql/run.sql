@@ -2,29 +2,12 @@
 -- that limit jobs.
 
 CREATE EXTENSION pg_background;
-\set SHOW_CONTEXT never
-
 \set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
 \set ECHO none
-\i :fixtures/await.sql
-\i :fixtures/cancel_me_during.sql
+\i :fixtures/common.sql
 \set ECHO all
 
--- What a statement raises.
-CREATE FUNCTION raised(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    state text; message text; hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN NEXT 'nothing';
-EXCEPTION
-    WHEN OTHERS OR query_canceled THEN
-        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-        RETURN NEXT state || ': ' || regexp_replace(regexp_replace(message, 'PID -?\d+', 'PID N'), 'at least \d+ bytes', 'at least N bytes');
-        IF hint <> '' THEN
-            RETURN NEXT 'HINT: ' || hint;
-        END IF;
-END $$;
+\set SHOW_CONTEXT never
 
 -- The jobs of this session that go on in a worker, whether it knows them or not.
 CREATE VIEW running AS
@@ -373,8 +356,7 @@ SELECT pg_background_cancel_all_v2();
 CALL await('NOT EXISTS (SELECT FROM running)');
 SELECT pg_background_detach_all_v2();
 
-DROP FUNCTION label, drain, raised, cancel_me_during;
-DROP PROCEDURE await;
+DROP FUNCTION label, drain;
 DROP VIEW running;
 DROP TABLE done;
 DROP EXTENSION pg_background;

@@ -1,15 +1,14 @@
 -- Many commands by a few workers.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 \set SHOW_CONTEXT never
 SET pg_background.idle_timeout = '1min';
 SET pg_background.max_idle_workers = 2;
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\i :fixtures/cancel_me_during.sql
-\set ECHO all
 
 CREATE VIEW running AS
 SELECT sql_preview FROM pg_background_workers WHERE launcher_pid = pg_backend_pid() AND state <> 'idle';
@@ -222,6 +221,6 @@ SELECT pg_background_detach_all_v2();
 DROP VIEW running;
 DROP EXTENSION pg_background;
 DROP TABLE done, kept, span;
-DROP FUNCTION spans, many, cancel_me_during;
-DROP PROCEDURE meet, await;
+DROP FUNCTION spans, many;
+DROP PROCEDURE meet;
 DROP SEQUENCE arrived;

@@ -1,14 +1,13 @@
 -- The settings and users of the launcher hold in the job.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 -- The context of an error or notice names a PID.
 \set SHOW_CONTEXT never
-
--- The result of a job that returns no rows.
-CREATE FUNCTION pg_temp.tags(sql text) RETURNS SETOF text LANGUAGE sql AS $$
-    SELECT * FROM pg_background_result(pg_background_launch(sql)) AS (tag text);
-$$;
 
 
 -- Settings as a job sees them.
@@ -69,7 +68,7 @@ SELECT * FROM pg_background_result(pg_background_launch('BEGIN; SET LOCAL work_m
 ALTER DATABASE :db RESET work_mem;
 RESET work_mem;
 -- and nothing that a job sets comes back
-SELECT * FROM pg_temp.tags('SET work_mem = ''5MB''');
+SELECT * FROM tags('SET work_mem = ''5MB''');
 SHOW work_mem;
 
 -- the users, too, and settings that only a superuser can make
@@ -96,7 +95,7 @@ DROP ROLE regress_role, regress_session;
 
 -- temporary tables are not the session's, but the job's own
 CREATE TEMP TABLE temporary (n int);
-SELECT * FROM pg_temp.tags('TABLE temporary');
+SELECT * FROM tags('TABLE temporary');
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM pg_background_result(pg_background_launch('CREATE TEMP TABLE temporary AS SELECT 5 AS n; TABLE temporary')) AS (n int);
 DROP TABLE temporary;

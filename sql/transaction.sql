@@ -1,26 +1,15 @@
 -- A job's transaction is its own, whatever becomes of the launcher's.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 -- The context of an error or notice names a PID.
 \set SHOW_CONTEXT never
 
 CREATE TABLE audit (entry text PRIMARY KEY);
-
-CREATE TEMP VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
-
--- The result of a job that returns no rows.
-CREATE FUNCTION pg_temp.tags(sql text) RETURNS SETOF text LANGUAGE sql AS $$
-    SELECT * FROM pg_background_result(pg_background_launch(sql)) AS (tag text);
-$$;
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
 
 --
 -- The transaction
@@ -31,37 +20,37 @@ $$;
 TRUNCATE audit;
 BEGIN;
 INSERT INTO audit VALUES ('of the launcher');
-SELECT * FROM pg_temp.tags('INSERT INTO audit VALUES (''of the job'')');
+SELECT * FROM tags('INSERT INTO audit VALUES (''of the job'')');
 SELECT * FROM pg_background_result(pg_background_launch('SELECT count(*) FROM audit')) AS (count int8);
 SELECT entry FROM audit ORDER BY 1;
 ROLLBACK;
 SELECT entry FROM audit;
 
 -- several statements are one transaction
-SELECT * FROM pg_temp.tags('INSERT INTO audit VALUES (''undone''); SELECT 1 / 0');
+SELECT * FROM tags('INSERT INTO audit VALUES (''undone''); SELECT 1 / 0');
 SELECT * FROM pg_background_result(pg_background_launch(
     'INSERT INTO audit VALUES (''one''); SELECT count(DISTINCT xmin::text) FROM (SELECT xmin FROM audit WHERE entry = ''one'' UNION ALL SELECT pg_current_xact_id()::xid) x')) AS (transactions int8);
 -- and end where the string says so
-SELECT * FROM pg_temp.tags('INSERT INTO audit VALUES (''two''); COMMIT; INSERT INTO audit VALUES (''undone''); SELECT 1 / 0');
-SELECT * FROM pg_temp.tags('BEGIN; INSERT INTO audit VALUES (''three''); COMMIT; BEGIN; INSERT INTO audit VALUES (''undone''); ROLLBACK');
-SELECT * FROM pg_temp.tags('BEGIN ISOLATION LEVEL SERIALIZABLE; SAVEPOINT s; INSERT INTO audit VALUES (''undone''); ROLLBACK TO s; INSERT INTO audit VALUES (''four''); RELEASE s; COMMIT AND CHAIN; ROLLBACK');
+SELECT * FROM tags('INSERT INTO audit VALUES (''two''); COMMIT; INSERT INTO audit VALUES (''undone''); SELECT 1 / 0');
+SELECT * FROM tags('BEGIN; INSERT INTO audit VALUES (''three''); COMMIT; BEGIN; INSERT INTO audit VALUES (''undone''); ROLLBACK');
+SELECT * FROM tags('BEGIN ISOLATION LEVEL SERIALIZABLE; SAVEPOINT s; INSERT INTO audit VALUES (''undone''); ROLLBACK TO s; INSERT INTO audit VALUES (''four''); RELEASE s; COMMIT AND CHAIN; ROLLBACK');
 SELECT entry FROM audit ORDER BY 1;
 
 -- one that is left open is rolled back, which is an error where it has done
 -- something (Hardening 24), and a warning else
-SELECT * FROM pg_temp.tags('BEGIN; INSERT INTO audit VALUES (''undone'')');
+SELECT * FROM tags('BEGIN; INSERT INTO audit VALUES (''undone'')');
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM pg_background_result(pg_background_launch('BEGIN; SELECT 1')) AS (n int);
 SELECT count(*) FROM audit WHERE entry = 'undone';
 
 -- one that has failed can only end
-SELECT * FROM pg_temp.tags('BEGIN; SELECT 1 / 0; SELECT 1; COMMIT');
+SELECT * FROM tags('BEGIN; SELECT 1 / 0; SELECT 1; COMMIT');
 \echo :LAST_ERROR_SQLSTATE
 
 -- two phases
-SELECT * FROM pg_temp.tags('BEGIN; INSERT INTO audit VALUES (''five''); PREPARE TRANSACTION ''regress_job''');
+SELECT * FROM tags('BEGIN; INSERT INTO audit VALUES (''five''); PREPARE TRANSACTION ''regress_job''');
 SELECT count(*) FROM audit WHERE entry = 'five';
-SELECT * FROM pg_temp.tags('COMMIT PREPARED ''regress_job''');
+SELECT * FROM tags('COMMIT PREPARED ''regress_job''');
 SELECT count(*) FROM audit WHERE entry = 'five';
 
 -- procedures and DO blocks that end transactions
@@ -77,27 +66,27 @@ BEGIN
     times := 0;
 END $$;
 SELECT * FROM pg_background_result(pg_background_launch('CALL commits(2)')) AS (times int);
-SELECT * FROM pg_temp.tags($$DO 'BEGIN INSERT INTO audit VALUES (''done''); COMMIT; PERFORM 1 / 0; END'$$);
+SELECT * FROM tags($$DO 'BEGIN INSERT INTO audit VALUES (''done''); COMMIT; PERFORM 1 / 0; END'$$);
 SELECT entry FROM audit ORDER BY 1;
 -- but not where they are only a part of the string
 TRUNCATE audit;
-SELECT * FROM pg_temp.tags('SELECT 1; CALL commits(2)');
+SELECT * FROM tags('SELECT 1; CALL commits(2)');
 \echo :LAST_ERROR_SQLSTATE
 DROP PROCEDURE commits;
 
 -- commands that want no transaction around them
 CREATE TABLE item (n int);
-SELECT * FROM pg_temp.tags('VACUUM item');
+SELECT * FROM tags('VACUUM item');
 -- (these wait for every older snapshot, so they are not waited for by a query)
 SELECT * FROM pg_background_launch_v2('CREATE INDEX CONCURRENTLY item_n ON item (n)') \gset
-CALL await('bool_and(state NOT IN (''starting'', ''running'')) FROM list', commits => true);
+CALL await('bool_and(state NOT IN (''starting'', ''running'')) FROM pg_background_list', commits => true);
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (tag text);
 SELECT * FROM pg_background_launch_v2('REINDEX INDEX CONCURRENTLY item_n') \gset
-CALL await('bool_and(state NOT IN (''starting'', ''running'')) FROM list', commits => true);
+CALL await('bool_and(state NOT IN (''starting'', ''running'')) FROM pg_background_list', commits => true);
 SELECT * FROM pg_background_result_v2(:pid, :cookie) AS (tag text);
-SELECT * FROM pg_temp.tags('CREATE DATABASE regress_made TEMPLATE template0');
-SELECT * FROM pg_temp.tags('DROP DATABASE regress_made');
-SELECT * FROM pg_temp.tags('SELECT 1; VACUUM item');
+SELECT * FROM tags('CREATE DATABASE regress_made TEMPLATE template0');
+SELECT * FROM tags('DROP DATABASE regress_made');
+SELECT * FROM tags('SELECT 1; VACUUM item');
 \echo :LAST_ERROR_SQLSTATE
 SELECT indisvalid FROM pg_index WHERE indexrelid = 'item_n'::regclass;
 DROP TABLE item;
@@ -118,12 +107,12 @@ SELECT pg_background_wait_v2(:pid2, :cookie2);
 SELECT pg_background_wait_v2(:pid1, :cookie1);
 SELECT pid AS pid3, cookie AS cookie3 FROM pg_background_launch_v2('SELECT 3') \gset
 ROLLBACK TO s;
-SELECT state, last_error FROM list WHERE cookie IN (:cookie1, :cookie2);
+SELECT state, last_error FROM pg_background_list WHERE cookie IN (:cookie1, :cookie2);
 SELECT pid AS pid4, cookie AS cookie4 FROM pg_background_launch_v2('SELECT 4') \gset
 SELECT 1 / 0;
 SELECT * FROM pg_background_result_v2(:pid4, :cookie4) AS (n int);
 ROLLBACK;
-SELECT count(*) AS jobs FROM list;
+SELECT count(*) AS jobs FROM pg_background_list;
 SELECT count(*), sum(n) FROM pg_background_result_v2(:pid1, :cookie1) AS (n int);
 SELECT * FROM pg_background_result_v2(:pid2, :cookie2) AS (n int);
 SELECT * FROM pg_background_result_v2(:pid3, :cookie3) AS (n int);
@@ -144,9 +133,8 @@ EXCEPTION
     WHEN division_by_zero THEN
         RAISE NOTICE 'swallowed';
 END $$;
-SELECT r.n FROM list, LATERAL pg_background_result_v2(pid, cookie) AS r(n int);
-SELECT count(*) AS jobs FROM list;
+SELECT r.n FROM pg_background_list, LATERAL pg_background_result_v2(pid, cookie) AS r(n int);
+SELECT count(*) AS jobs FROM pg_background_list;
 
-DROP EXTENSION pg_background CASCADE;
+DROP EXTENSION pg_background;
 DROP TABLE audit;
-DROP PROCEDURE await;

@@ -1,6 +1,11 @@
 -- The pool's workers: which process a job gets, and which processes wait for one.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 -- as versions 1.x have it
 CREATE FUNCTION launch_v1(sql text, queue_size int4 DEFAULT 0) RETURNS int4
 AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C STRICT;
@@ -14,11 +19,6 @@ SELECT current_database() AS db \gset
 SET pg_background.max_idle_workers = 10;
 SET pg_background.idle_timeout = '1h';
 
-CREATE FUNCTION run(sql text, queue_size int DEFAULT 65536) RETURNS text LANGUAGE sql AS $$
-    SELECT r FROM pg_background_launch_v2(sql, queue_size) h,
-        pg_background_result_v2(h.pid, h.cookie) AS (r text);
-$$;
-
 -- The process of a job
 CREATE FUNCTION process(queue_size int DEFAULT 65536) RETURNS int LANGUAGE sql AS $$
     SELECT run('SELECT pg_backend_pid()::text', queue_size)::int;
@@ -27,11 +27,6 @@ $$;
 CREATE VIEW processes AS
 SELECT pid, state, wait_event_type, wait_event, query FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'pg_background';
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
 
 -- Wait until so many workers at least have nothing to do.
 CREATE PROCEDURE await_idle(n int) LANGUAGE sql AS $$
@@ -338,6 +333,6 @@ SELECT process() <> :pid AS own_process;
 
 DROP FUNCTION launch_v1;
 DROP EXTENSION pg_background CASCADE;
-DROP FUNCTION run, process;
-DROP PROCEDURE await, await_idle, run_at_once;
+DROP FUNCTION process;
+DROP PROCEDURE await_idle, run_at_once;
 DROP VIEW processes;

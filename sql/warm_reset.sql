@@ -2,6 +2,10 @@
 -- job in the same process, but what others have done to the database is.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
 
 -- The context of an error or notice names a PID.
 \set SHOW_CONTEXT never
@@ -9,11 +13,6 @@ CREATE EXTENSION pg_background;
 -- Whatever the server's settings are; no process ends but by what is tested.
 SET pg_background.max_idle_workers = -1;
 SET pg_background.idle_timeout = '1h';
-
-CREATE FUNCTION run(sql text) RETURNS text LANGUAGE sql AS $$
-    SELECT r FROM pg_background_launch_v2(sql) h,
-        pg_background_result_v2(h.pid, h.cookie) AS (r text);
-$$;
 
 -- What an expression gives after some commands, and what it gives to the next
 -- job, which runs in the same process.
@@ -42,10 +41,6 @@ EXCEPTION WHEN others THEN
     RETURN sqlstate;
 END $$;
 
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
 --
 -- The state of the session
 --
@@ -115,15 +110,11 @@ SELECT run('CREATE TEMP TABLE temporary AS SELECT 1; SELECT to_regclass(''tempor
 SELECT run('SELECT to_regclass(''temporary'')::text') IS NULL AS gone;
 
 -- what it knew as a launcher; its jobs go on
-CREATE VIEW list AS
-SELECT * FROM pg_background_list_v2()
-AS (pid int4, cookie int8, launched_at timestamptz, user_id oid, queue_size int4,
-    state text, sql_preview text, last_error text, consumed bool);
 SELECT pg_advisory_lock(1);
 SELECT * FROM compare('DO $d$ BEGIN PERFORM pg_background_launch_v2(''SELECT pg_advisory_lock_shared(1); INSERT INTO noted VALUES (''''by a job of a job'''')''); END $d$',
-    'SELECT count(*) FROM list');
+    'SELECT count(*) FROM pg_background_list');
 SELECT * FROM compare('DO $d$ DECLARE h pg_background_handle := pg_background_launch_v2(''SELECT 1''); BEGIN PERFORM pg_background_wait_v2(h.pid, h.cookie); END $d$',
-    'SELECT count(*) FROM list');
+    'SELECT count(*) FROM pg_background_list');
 SELECT run('SELECT pg_backend_pid()::text') AS pid \gset
 SELECT run('SELECT pid || '', '' || cookie FROM pg_background_launch_v2(''SELECT pg_advisory_lock_shared(1)'')') AS handle \gset
 \set VERBOSITY sqlstate
@@ -328,7 +319,7 @@ DROP OWNED BY regress_two;
 DROP ROLE regress_two;
 
 -- an update of this very extension
-DROP EXTENSION pg_background CASCADE;
+DROP EXTENSION pg_background;
 CREATE EXTENSION pg_background VERSION '1.6';
 SELECT run('SELECT pg_backend_pid()::text') AS pid \gset
 SELECT at(:pid, 'SELECT extversion FROM pg_extension WHERE extname = ''pg_background''');
@@ -337,8 +328,7 @@ ALTER EXTENSION pg_background UPDATE TO '1.7';
 SELECT at(:pid, 'SELECT extversion FROM pg_extension WHERE extname = ''pg_background''');
 SELECT at(:pid, 'run(''SELECT ''''a job of a job'''''')');
 
-DROP EXTENSION pg_background CASCADE;
-DROP FUNCTION run, compare, try, at, cost, work_mem, frozen, plan, release, total, drop_origin;
-DROP PROCEDURE await;
+DROP EXTENSION pg_background;
+DROP FUNCTION compare, try, at, cost, work_mem, frozen, plan, release, total, drop_origin;
 DROP TABLE noted;
 DROP SEQUENCE plain, cached;

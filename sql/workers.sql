@@ -1,6 +1,11 @@
 -- The workers of all sessions, and who sees what of them.
 
 CREATE EXTENSION pg_background;
+\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
+\set ECHO none
+\i :fixtures/common.sql
+\set ECHO all
+
 -- as versions 1.x have it
 CREATE FUNCTION launch_v1(sql text, queue_size int4 DEFAULT 0) RETURNS int4
 AS '$libdir/pg_background', 'pg_background_launch' LANGUAGE C STRICT;
@@ -16,11 +21,6 @@ GRANT pg_read_all_stats TO regress_stats;
 \set SHOW_CONTEXT never
 SET pg_background.idle_timeout = '1h';
 SET pg_background.max_idle_workers = -1;
-
-\set fixtures `echo "${PG_ABS_SRCDIR:-.}/sql/fixtures"`
-\set ECHO none
-\i :fixtures/await.sql
-\set ECHO all
 
 -- The workers of this session only: others may be there.
 CREATE VIEW mine AS SELECT * FROM pg_background_workers WHERE launcher_pid = pg_backend_pid();
@@ -208,7 +208,6 @@ DROP PROCEDURE compare;
 
 DROP FUNCTION seen;
 DROP VIEW mine;
-DROP PROCEDURE await;
 DROP FUNCTION launch_v1;
 DROP EXTENSION pg_background;
 REVOKE pgbackground_role FROM regress_launcher, regress_member, regress_stranger, regress_stats, regress_group;
