@@ -125,7 +125,9 @@ $size = log_size($node);
 my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 kill 'STOP', $postmaster or die "cannot stop the postmaster: $!";
 END { kill 'CONT', $postmaster if defined $postmaster }
-sql($node, 'SELECT pg_terminate_backend(' . ($busy[0] =~ s/,.*//r) . ')');
+my $ended_worker = $busy[0] =~ s/,.*//r;
+sql($node, "SELECT pg_terminate_backend($ended_worker)");
+wait_for_exit($node, $ended_worker);
 wait_for_pool($node, 'running = 1 AND queued = 3');
 $holder->query('SELECT pg_advisory_unlock(2)');
 wait_for_pool($node, 'running = 2 AND queued = 1');
