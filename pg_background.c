@@ -2154,12 +2154,16 @@ before_error(void)
 	};
 }
 
-/* An error was caught: go on as if it had not been thrown. */
+/*
+ * An error was caught: go on as if it had not been thrown.  There is no transaction to
+ * abort, which would release locks such as those of the pool's memory.
+ */
 static void
 go_on_after_error(const BeforeError *before)
 {
 	MemoryContextSwitchTo(before->context);
 	FlushErrorState();
+	LWLockReleaseAll();
 	InterruptHoldoffCount = before->holdoff;
 	QueryCancelHoldoffCount = before->cancel_holdoff;
 }
@@ -3718,10 +3722,10 @@ attach_area(Pool *found)
 		dsa_pin(pool_area);
 		found->area = dsa_get_handle(pool_area);
 	}
-	else
+	LWLockRelease(&found->lock);
+	if (pool_area == NULL)
 		pool_area = dsa_attach(found->area);
 	dsa_pin_mapping(pool_area);
-	LWLockRelease(&found->lock);
 }
 
 /*
@@ -5220,14 +5224,13 @@ leave_job(void)
  * still to say is left; its job ends; its place is free.
  *
  * Where there is no memory for a step, the process ends there once more, and goes
- * on with the next.
+ * on with the next.  The locks that it held are released first, as later minor
+ * releases of the server do: the area's must not be held while we wait for the pool's.
  */
 static void
 leave_words(int code, Datum arg)
 {
-	if (LWLockHeldByMe(&pool->lock))
-		LWLockRelease(&pool->lock);
-
+	LWLockReleaseAll();
 	lock_pool();
 	make_leave(me);
 	unlock_pool();
@@ -5245,6 +5248,7 @@ leave_jobs(int code, Datum arg)
 	/* There may be nobody to fail the jobs for, but the server. */
 	bool		locked_out = code != 0 && !me->connected && !is_shutting_down();
 
+	LWLockReleaseAll();
 	lock_pool();
 	if (me->job >= 0)
 		body = leave_job();
@@ -5260,6 +5264,7 @@ leave_pool(int code, Datum arg)
 {
 	int			dropped = 0;
 
+	LWLockReleaseAll();
 	lock_pool();
 	me->pid = 0;
 	me->procno = -1;

@@ -77,8 +77,7 @@ MODULES = pre_commit
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 END
-	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
-	$pg_config = $node->config_data('--bindir') . '/pg_config';
+	my $pg_config = $node->config_data('--bindir') . '/pg_config';
 	skip 'a module cannot be built here', 3
 	  unless system("make -s -C $module PG_CONFIG=$pg_config with_llvm=no >$module/log 2>&1") == 0;
 

@@ -83,6 +83,21 @@ is($session->query("SELECT state || ' ' || sqlstate FROM pg_background_outcome_v
 wait_for_exit($node, $ending);
 is($session->query('SELECT sum(running + idle) FROM pg_background_pool'), '0', 'last words that find no room: the place is free');
 
+# The same of an error that the worker survives: nothing is in the way of what comes
+# next, in that process or in others.
+$session->query('SELECT pg_advisory_lock(9)');
+$loud = $session->submit(q{SELECT pg_advisory_lock_shared(9); DO $$ BEGIN RAISE '%', repeat('x', 30000000); END $$});
+my ($survivor) = split /, /, $loud;
+wait_for_worker($node, $loud, "wait_event = 'advisory'");
+system('prlimit', '--pid', $survivor, '--fsize=0:unlimited') == 0 or die 'prlimit';
+$session->query('SELECT pg_advisory_unlock(9)');
+$session->wait_for($loud);
+is($session->query("SELECT state || ' ' || sqlstate FROM pg_background_outcome_v2($loud)"), 'error 53200', 'an error that finds no room');
+is($session->query(q{SELECT pid || ' ' || has_error FROM pg_background_run_v2('SELECT 1; -- ' || repeat('x', 30000000))}),
+	"$survivor false", 'an error that finds no room: the next job takes room for itself');
+$session->query("SELECT pg_terminate_backend($survivor)");
+wait_for_exit($node, $survivor);
+
 # One that cannot map what it is to do: another one does it.
 end_idle_workers($node);
 $session->query("SET pg_background.idle_timeout = '1h'");

@@ -415,6 +415,17 @@ package PgBackground::Server;
 
 our @ISA = ('PostgreSQL::Test::Cluster');
 
+# Those of 14 have no such methods.
+sub pg_version { return $_[0]->{_pg_version} }
+
+sub config_data
+{
+	my ($self, $option) = @_;
+
+	chomp(my $value = qx(pg_config $option));
+	return $value;
+}
+
 # Their processes have gone then, too: one that is still there writes to the log that
 # the shutdown has ended it.
 sub end_own_sessions
