@@ -179,7 +179,7 @@ foreach my $function ('pg_background_grant_privileges', 'pg_background_revoke_pr
 	is(said('tenant', "SET search_path = public, pg_catalog; SELECT $function('mallory')"), '', "traps: nor does $function");
 }
 like(said('tenant', 'SET search_path = public, pg_catalog; SELECT pg_background_drop_executor_role()'),
-	qr/^psql:.*ERROR:  42501: (permission denied to drop role|must be superuser|permission denied)/, 'traps: nor does the one for the role');
+	qr/(?m)^psql:.*ERROR:  42501: (permission denied to drop role|must be superuser|permission denied)/, 'traps: nor does the one for the role');
 as('tenant', 'DROP EXTENSION pg_background');
 
 #
