@@ -167,6 +167,7 @@ $holder->query('SELECT pg_advisory_lock(1)');
 is( $session->query(q{SELECT count(*) FROM pg_background_launch_v2('SELECT pg_advisory_xact_lock_shared(1)') h, LATERAL (SELECT count(*) AS n FROM pg_background_workers_v2() w WHERE w.pid = h.pid) w WHERE w.n = 1}),
 	'1', 'also that of a new process') foreach 1 .. 2;
 $holder->query('SELECT pg_advisory_unlock(1)');
+wait_for_pool($node, 'running = 0');
 
 $holder->query('SELECT pg_advisory_lock(1)');
 my $job = $session->query(q{SELECT pid || ', ' || cookie FROM pg_background_launch_v2('DO $$ BEGIN PERFORM pg_background_progress(42, ''part''), pg_advisory_xact_lock(1); END $$', 0, 'label')});
