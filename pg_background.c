@@ -2154,10 +2154,7 @@ before_error(void)
 	};
 }
 
-/*
- * An error was caught: go on as if it had not been thrown.  There is no transaction to
- * abort, which would release locks such as those of the pool's memory.
- */
+/* An error was caught: go on as if it had not been thrown.  See lock_pool(), too. */
 static void
 go_on_after_error(const BeforeError *before)
 {
@@ -3750,6 +3747,11 @@ attach_pool(void)
 	pool = found;
 }
 
+/*
+ * Where an error was thrown while this lock or one of the area's is held, they are held
+ * until a transaction is aborted.  Who catches one, or exits for one, and comes here
+ * before has called LWLockReleaseAll().
+ */
 static void
 lock_pool(void)
 {
@@ -5224,8 +5226,7 @@ leave_job(void)
  * still to say is left; its job ends; its place is free.
  *
  * Where there is no memory for a step, the process ends there once more, and goes
- * on with the next.  The locks that it held are released first, as later minor
- * releases of the server do: the area's must not be held while we wait for the pool's.
+ * on with the next.
  */
 static void
 leave_words(int code, Datum arg)
@@ -6949,8 +6950,7 @@ leave_session(void)
 
 	if (pool == NULL || my_session == 0)
 		return;
-	if (LWLockHeldByMe(&pool->lock))
-		LWLockRelease(&pool->lock);
+	LWLockReleaseAll();
 	lock_pool();
 	for (int i = 0; i < pool->nkinds; i++)
 	{
@@ -7947,6 +7947,7 @@ launch_job(JobSpec *spec, LaunchMode mode)
 	}
 	PG_CATCH();
 	{
+		LWLockReleaseAll();
 		if (job->phase == PHASE_LAUNCHED)
 			set_phase(job, PHASE_NEW);
 		forget_job(job);
@@ -8055,6 +8056,7 @@ wait_for_memory(Job *job)
 	}
 	PG_FINALLY();
 	{
+		LWLockReleaseAll();
 		ConditionVariableCancelSleep();
 		lock_pool();
 		pool->memory_waiters--;
@@ -8255,6 +8257,7 @@ launch_on_commit(JobSpec *spec)
 	}
 	PG_CATCH();
 	{
+		LWLockReleaseAll();
 		forget_job(job);
 		PG_RE_THROW();
 	}
@@ -10257,6 +10260,7 @@ launch_and_wait(JobSpec *spec, TimestampTz deadline, bool *timed_out)
 	}
 	PG_CATCH();
 	{
+		LWLockReleaseAll();
 		abandon_job(job);
 		PG_RE_THROW();
 	}
@@ -10318,6 +10322,7 @@ query_job_now(FunctionCallInfo fcinfo, JobSpec *spec, TimestampTz deadline)
 	}
 	PG_CATCH();
 	{
+		LWLockReleaseAll();
 		abandon_job(job);
 		PG_RE_THROW();
 	}
@@ -10951,6 +10956,7 @@ run_all(RunAll *run)
 	}
 	PG_CATCH();
 	{
+		LWLockReleaseAll();
 		run_all_end(run);
 		PG_RE_THROW();
 	}

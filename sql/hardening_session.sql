@@ -128,7 +128,7 @@ DISCARD PLANS;
 SELECT count(*) FROM pg_background_list;
 DISCARD ALL;
 SELECT count(*) FROM pg_background_list;
-SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', :pid, :cookie));
+SELECT raised(format('SELECT pg_background_wait_v2(%s, %s)', :pid, :cookie)) LIMIT 1;
 SELECT workers_launched, workers_completed, workers_active FROM pg_background_stats_v2();
 SELECT pg_cancel_backend(:sleeper_pid);
 CALL await('NOT EXISTS (SELECT FROM pg_background_workers WHERE pid = ' || :sleeper_pid || ')');

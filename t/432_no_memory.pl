@@ -98,6 +98,18 @@ is($session->query(q{SELECT pid || ' ' || has_error FROM pg_background_run_v2('S
 $session->query("SELECT pg_terminate_backend($survivor)");
 wait_for_exit($node, $survivor);
 
+# A session that finds no room for a command of a list, of which another waits that took
+# some: it is withdrawn, and its room given back.
+end_idle_workers($node);
+change_settings($node, 'pg_background.max_total_workers' => 1);
+my $lister = new_session($node);
+system('prlimit', '--pid', $lister->{pid}, '--fsize=20000000:unlimited') == 0 or die 'prlimit';
+$lister->fails(q{SELECT pg_background_run_all(ARRAY['SELECT pg_sleep(1000)', 'SELECT 1; -- ' || repeat('x', 10000000),
+		'SELECT 1; -- ' || repeat('x', 30000000)], 3)}, '53100', qr/shared memory/, 'a list of commands');
+is($session->query(q{SELECT has_error FROM pg_background_run_v2('SELECT 1; -- ' || repeat('x', 30000000))}), 'f', 'a list of commands: others find room');
+$lister->quit;
+change_settings($node, 'pg_background.max_total_workers' => -1);
+
 # One that cannot map what it is to do: another one does it.
 end_idle_workers($node);
 $session->query("SET pg_background.idle_timeout = '1h'");
