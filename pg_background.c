@@ -515,7 +515,7 @@ typedef struct Pool
 	PoolHead	head;
 	int			tranche;
 	LWLock		lock;
-	dsa_handle	area;			/* bodies and settings */
+	dsa_handle	area;			/* bodies and settings; see attach_area() */
 	ConditionVariable memory_freed;
 	int			memory_waiters;
 	Size		charged;		/* see pg_background.queue_memory */

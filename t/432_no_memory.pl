@@ -21,18 +21,25 @@ my $offset = log_size($node);
 
 $session->result($session->launch('SELECT 1'), 'n int');
 
+# Sets a limit of a process, which can be raised again.
+sub prlimit
+{
+	my ($pid, $limit) = @_;
+
+	system('prlimit', '--pid', $pid, "--$limit:unlimited") == 0 or die 'prlimit';
+	return;
+}
+
 # Leaves the session, or another process, so many MB for what is to come.
 sub limit
 {
 	my ($megabytes, $pid) = @_;
 	$pid //= $session->{pid};
 	my ($pages) = slurp_file("/proc/$pid/statm") =~ /^(\d+)/;
-	my $bytes = int($pages * 4096 + $megabytes * 1024 * 1024);
 
-	system('prlimit', '--pid', $pid, "--as=$bytes:unlimited") == 0 or die 'prlimit';
-	return;
+	return prlimit($pid, 'as=' . int($pages * 4096 + $megabytes * 1024 * 1024));
 }
-sub unlimit { system('prlimit', '--pid', $session->{pid}, '--as=unlimited') == 0 or die 'prlimit'; return }
+sub unlimit { return prlimit($session->{pid}, 'as=unlimited') }
 
 # An error, and a notice, of 100 MB
 foreach my $how ('EXCEPTION', 'NOTICE', 'WARNING')
@@ -75,7 +82,7 @@ foreach my $signal ('terminate', 'cancel')
 my $loud = $session->submit(q{DO $$ BEGIN EXECUTE 'SELECT pg_sleep(1000) --' || repeat('x', 30000000); END $$});
 my ($ending) = split /, /, $loud;
 wait_for_worker($node, $loud, "wait_event = 'PgSleep'");
-system('prlimit', '--pid', $ending, '--fsize=0:unlimited') == 0 or die 'prlimit';
+prlimit($ending, 'fsize=0');
 $session->query("SELECT pg_terminate_backend($ending)");
 $session->wait_for($loud);
 is($session->query("SELECT state || ' ' || sqlstate FROM pg_background_outcome_v2($loud)"), 'error 53200',
@@ -89,7 +96,7 @@ $session->query('SELECT pg_advisory_lock(9)');
 $loud = $session->submit(q{SELECT pg_advisory_lock_shared(9); DO $$ BEGIN RAISE '%', repeat('x', 30000000); END $$});
 my ($survivor) = split /, /, $loud;
 wait_for_worker($node, $loud, "wait_event = 'advisory'");
-system('prlimit', '--pid', $survivor, '--fsize=0:unlimited') == 0 or die 'prlimit';
+prlimit($survivor, 'fsize=0');
 $session->query('SELECT pg_advisory_unlock(9)');
 $session->wait_for($loud);
 is($session->query("SELECT state || ' ' || sqlstate FROM pg_background_outcome_v2($loud)"), 'error 53200', 'an error that finds no room');
@@ -103,7 +110,7 @@ wait_for_exit($node, $survivor);
 end_idle_workers($node);
 change_settings($node, 'pg_background.max_total_workers' => 1);
 my $lister = new_session($node);
-system('prlimit', '--pid', $lister->{pid}, '--fsize=20000000:unlimited') == 0 or die 'prlimit';
+prlimit($lister->{pid}, 'fsize=20000000');
 $lister->fails(q{SELECT pg_background_run_all(ARRAY['SELECT pg_sleep(1000)', 'SELECT 1; -- ' || repeat('x', 10000000),
 		'SELECT 1; -- ' || repeat('x', 30000000)], 3)}, '53100', qr/shared memory/, 'a list of commands');
 is($session->query(q{SELECT has_error FROM pg_background_run_v2('SELECT 1; -- ' || repeat('x', 30000000))}), 'f', 'a list of commands: others find room');
